@@ -1,0 +1,1 @@
+"""The persistent aggregator: rounds in a database, devices over gRPC."""

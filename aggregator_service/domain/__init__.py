@@ -1,0 +1,1 @@
+"""Tasks, rounds, assignments, updates and devices as values and rules; the time is an argument."""

@@ -1,0 +1,95 @@
+"""One device's part in one round.
+
+    TRAINING ──update accepted──▶ ACCEPTED
+        │────evaluation round, counts reported──▶ EVALUATED
+        │────device says so──▶ ABANDONED | FAILED
+        └────round over, or time over──▶ EXPIRED
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum, unique
+from uuid import UUID
+
+from flasc_core.errors import Reason, Refusal
+
+__all__ = ["Assignment", "AssignmentState", "Evaluation", "TrainingMetrics"]
+
+
+@unique
+class AssignmentState(StrEnum):
+    TRAINING = "TRAINING"
+    ACCEPTED = "ACCEPTED"
+    EVALUATED = "EVALUATED"
+    ABANDONED = "ABANDONED"
+    FAILED = "FAILED"
+    EXPIRED = "EXPIRED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingMetrics:
+    """What a device says of its training; shown, never trusted."""
+
+    examples: int
+    steps: int
+    loss_mean: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The downloaded adapter on a device's held-out examples, before training."""
+
+    correct: int
+    total: int
+    loss_sum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    id: UUID
+    task_id: UUID
+    round_id: UUID
+    device_id: UUID
+    state: AssignmentState
+    # Digest of the download: updates are relative to exactly these bytes.
+    download_sha256: bytes
+    training_seed: int
+    assigned_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None = None
+    detail: str = ""
+    training_metrics: TrainingMetrics | None = None
+    evaluation: Evaluation | None = None
+    revision: int = 0
+
+    def check_open(self, now: datetime) -> None:
+        """Refuses (ASSIGNMENT_EXPIRED) unless the device may still work on it."""
+        if self.state is not AssignmentState.TRAINING or now >= self.expires_at:
+            raise Refusal(
+                Reason.ASSIGNMENT_EXPIRED,
+                "this assignment has ended; check in for a new one",
+                assignment_id=str(self.id),
+            )
+
+    def end(
+        self,
+        state: AssignmentState,
+        now: datetime,
+        *,
+        detail: str = "",
+        training_metrics: TrainingMetrics | None = None,
+        evaluation: Evaluation | None = None,
+    ) -> Assignment:
+        if self.state is not AssignmentState.TRAINING or state is AssignmentState.TRAINING:
+            raise AssertionError(f"no transition {self.state} -> {state}")
+        return replace(
+            self,
+            state=state,
+            ended_at=now,
+            detail=detail,
+            training_metrics=training_metrics,
+            evaluation=evaluation,
+        )

@@ -1,0 +1,195 @@
+"""A task: one adapter to fine-tune, how, and until when.
+
+    RUNNING ◀──resume / pause──▶ PAUSED
+       │  rounds done, target met   │
+       ▼                            ▼
+    COMPLETED                  CANCELLED  (from either)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum, unique
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID
+
+from aggregator_service.domain.rounds import RoundPolicy
+from flasc_core.errors import Reason, Refusal
+from flasc_core.fold import check_headroom
+from flasc_core.layout import AdapterLayout
+from flasc_core.methods import Method
+from flasc_core.server_update import ServerOptimizer
+
+__all__ = [
+    "TRANSITIONS",
+    "BaseModel",
+    "Ending",
+    "Task",
+    "TaskConfig",
+    "TaskState",
+    "TrainingPlan",
+    "UpdateLimits",
+]
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@unique
+class TaskState(StrEnum):
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Final[Mapping[TaskState, frozenset[TaskState]]] = MappingProxyType(
+    {
+        TaskState.RUNNING: frozenset(
+            {TaskState.PAUSED, TaskState.COMPLETED, TaskState.CANCELLED}
+        ),
+        TaskState.PAUSED: frozenset({TaskState.RUNNING, TaskState.CANCELLED}),
+        TaskState.COMPLETED: frozenset(),
+        TaskState.CANCELLED: frozenset(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    name: str
+    # Over name, shape, dtype and bytes of the frozen tensors.
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """Local SGD on a device."""
+
+    learning_rate: float
+    batch_size: int = 16
+    local_epochs: int = 1
+    # 0: as many as the epochs give.
+    max_steps: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    def check(self) -> None:
+        sound = (
+            0.0 < self.learning_rate < 1e6
+            and self.batch_size >= 1
+            and self.local_epochs >= 1
+            and self.max_steps >= 0
+            and 0.0 <= self.momentum < 1.0
+            and 0.0 <= self.weight_decay < 1e6
+        )
+        if not sound:
+            raise Refusal(
+                Reason.CONFIGURATION,
+                "training plan: learning_rate must be positive, batch_size and local_epochs at "
+                "least 1, max_steps and weight_decay not negative, momentum in [0, 1)",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateLimits:
+    """Bounds that keep exact sums from overflowing, checked when a task is created."""
+
+    max_abs_value: float = 64.0
+    # Above 1, updates are weighted by the examples they declare, up to this many.
+    max_weight: int = 1
+    largest_cohort: int = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """When a task is done: after so many published rounds, or earlier at a target accuracy."""
+
+    rounds: int
+    # Fraction of held-out examples that devices get right, weighted by their number.
+    target_accuracy: float | None = None
+    # A last round in which devices only score the final adapter.
+    final_evaluation: bool = True
+
+    def check(self) -> None:
+        target = self.target_accuracy
+        if self.rounds < 1 or (target is not None and not 0.0 < target <= 1.0):
+            raise Refusal(
+                Reason.CONFIGURATION,
+                "ending: rounds must be at least 1 and target_accuracy in (0, 1]",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskConfig:
+    """Everything about a task that never changes."""
+
+    layout: AdapterLayout
+    base_model: BaseModel
+    peft_config_json: str
+    training: TrainingPlan
+    method: Method
+    optimizer: ServerOptimizer
+    policy: RoundPolicy
+    ending: Ending
+    limits: UpdateLimits = UpdateLimits()
+    # Accumulators per round; more of them let more drivers fold one round at once.
+    fold_shards: int = 1
+
+    def check(self) -> None:
+        """Refuses (CONFIGURATION) what could not run, with the field that is wrong."""
+        limits = self.limits
+        check_headroom(limits.max_weight, limits.max_abs_value, limits.largest_cohort)
+        self.training.check()
+        self.ending.check()
+        self.policy.check(limits.largest_cohort)
+        self.method.check(self.layout)
+        if not 1 <= self.fold_shards <= 64:
+            raise Refusal(Reason.CONFIGURATION, "fold_shards must lie between 1 and 64")
+        if len(self.base_model.sha256) != 32:
+            raise Refusal(Reason.CONFIGURATION, "base_model.sha256 must be 32 bytes")
+        try:
+            is_object = isinstance(json.loads(self.peft_config_json), dict)
+        except ValueError:
+            is_object = False
+        if not is_object:
+            raise Refusal(Reason.CONFIGURATION, "peft_config_json must be a JSON object")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    id: UUID
+    name: str
+    state: TaskState
+    config: TaskConfig
+    # The serialized flasc.v1.TaskSpec, kept as made so that its hash never changes.
+    spec: bytes
+    spec_sha256: bytes
+    created_at: datetime
+    revision: int = 0
+
+    def move_to(self, state: TaskState) -> Task:
+        """Refuses (TASK_STATE) a move that the diagram above lacks."""
+        if state not in TRANSITIONS[self.state]:
+            raise Refusal(
+                Reason.TASK_STATE,
+                f"a task that is {self.state} can not become {state}",
+                task=self.name,
+            )
+        return replace(self, state=state)
+
+
+def check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise Refusal(
+            Reason.CONFIGURATION,
+            "a task name has 1 to 63 lower-case letters, digits and dashes",
+        )

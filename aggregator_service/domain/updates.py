@@ -1,0 +1,58 @@
+"""An accepted update: an entry of the ledger, and its payload for as long as it is needed.
+
+    ACCEPTED ──in an accumulator──▶ FOLDED ──round over, payload destroyed──▶ SCRUBBED
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum, unique
+from uuid import UUID
+
+__all__ = ["FoldProgress", "Update", "UpdateState"]
+
+
+@unique
+class UpdateState(StrEnum):
+    ACCEPTED = "ACCEPTED"
+    FOLDED = "FOLDED"
+    SCRUBBED = "SCRUBBED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """`payload` holds small payloads themselves, `payload_key` names the blob of larger ones."""
+
+    id: UUID
+    round_id: UUID
+    device_id: UUID
+    assignment_id: UUID
+    state: UpdateState
+    payload_sha256: bytes
+    payload_bytes: int
+    nnz: int
+    weight: int
+    shard: int
+    accepted_at: datetime
+    payload: bytes | None = None
+    payload_key: str | None = None
+    # Position in the ledger; given by the store.
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldProgress:
+    """One accumulator of a round, and who may write it next.
+
+    `version` counts its commits; a writer whose `lease_token` is no longer the stored one has
+    been fenced out and must discard what it summed.
+    """
+
+    round_id: UUID
+    shard: int
+    version: int = 0
+    key: str | None = None
+    updates_folded: int = 0
+    lease_token: UUID | None = None
+    lease_expires_at: datetime | None = None

@@ -1,0 +1,1 @@
+"""Where rounds and updates are kept: every SQL statement and every blob."""

@@ -1,0 +1,310 @@
+"""What the service asks of a database, as protocols that SQL and the in-memory store both keep.
+
+Times are aware UTC and always passed in. A method that changes rows does so inside the
+transaction it was called in; nobody commits by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, unique
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from aggregator_service.domain.adapters import Adapter
+from aggregator_service.domain.assignments import Assignment, AssignmentState, Evaluation
+from aggregator_service.domain.credentials import ApiKey, Device
+from aggregator_service.domain.events import Event
+from aggregator_service.domain.rounds import Round
+from aggregator_service.domain.tasks import Task, TaskState
+from aggregator_service.domain.updates import FoldProgress, Update
+from flasc_core.errors import Reason
+
+__all__ = [
+    "Accumulators",
+    "Adapters",
+    "ApiKeys",
+    "Assignments",
+    "Devices",
+    "Events",
+    "LedgerSummary",
+    "Lock",
+    "LostRace",
+    "Rejections",
+    "RoundFigures",
+    "Rounds",
+    "Store",
+    "StoreUnavailable",
+    "Tasks",
+    "Transaction",
+    "Updates",
+]
+
+T = TypeVar("T")
+
+
+class LostRace(Exception):
+    """Somebody else changed the row first; the transaction starts over."""
+
+
+class StoreUnavailable(Exception):
+    """The database can not be reached or can not write now; trying again later can help."""
+
+
+@unique
+class Lock(Enum):
+    NONE = "NONE"
+    # Others may read and share; nobody may change the row until this transaction ends.
+    SHARED = "SHARED"
+    EXCLUSIVE = "EXCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFigures:
+    """What a round's assignments add up to."""
+
+    # How many assignments are in each state; absent states are 0.
+    assignments: Mapping[AssignmentState, int]
+    # Payload bytes that the service sent and received, repeats and refused ones included.
+    payload_bytes_down: int
+    payload_bytes_up: int
+    # Over accepted updates.
+    examples: int
+    steps: int
+    # Mean over devices, weighted by examples; None before the first update.
+    loss_mean: float | None
+    # Summed over every device that reported an evaluation; None before the first.
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSummary:
+    """The accepted set of one round in three numbers that an accumulator must agree with."""
+
+    count: int
+    weight_sum: int
+    # XOR over SHA-256(update id bytes), 32 bytes.
+    id_xor: bytes
+
+
+class Tasks(Protocol):
+    def add(self, task: Task) -> None:
+        """Raises Refusal(NAME_TAKEN) where the name exists."""
+
+    def get(self, task_id: UUID, lock: Lock = Lock.NONE) -> Task | None: ...
+
+    def get_by_name(self, name: str) -> Task | None: ...
+
+    def in_state(self, state: TaskState) -> Sequence[Task]: ...
+
+    def page(self, *, limit: int, after: UUID | None) -> Sequence[Task]:
+        """Newest first; `after` is the last id of the page before."""
+
+    def save(self, task: Task) -> None:
+        """Stores task with revision + 1; raises LostRace if its revision is no longer current."""
+
+
+class Rounds(Protocol):
+    def add(self, new: Round) -> None:
+        """Adds the round with no seats taken; raises LostRace where (task, number) exists."""
+
+    def get(self, round_id: UUID, lock: Lock = Lock.NONE) -> Round | None: ...
+
+    def latest(self, task_id: UUID) -> Round | None:
+        """The round with the highest number."""
+
+    def page(self, task_id: UUID, *, limit: int, before_number: int | None) -> Sequence[Round]:
+        """Newest first."""
+
+    def save(self, changed: Round) -> None:
+        """Stores the round with revision + 1; raises LostRace if its revision has moved on."""
+
+    def take_seat(self, round_id: UUID, seats: int) -> bool:
+        """Takes one of the round's `seats` unless all are taken; exact under concurrency."""
+
+    def free_seats(self, round_id: UUID, count: int) -> None: ...
+
+
+class Assignments(Protocol):
+    def add_if_absent(self, assignment: Assignment) -> bool:
+        """False where the device already has an assignment in the round; nothing is changed."""
+
+    def get(self, assignment_id: UUID) -> Assignment | None: ...
+
+    def of_device(self, round_id: UUID, device_id: UUID) -> Assignment | None: ...
+
+    def save(self, changed: Assignment) -> None:
+        """Stores it with revision + 1; raises LostRace if its revision has moved on."""
+
+    def expire(self, round_id: UUID, now: datetime, *, all_open: bool = False) -> int:
+        """Ends as EXPIRED the open ones past their time (or every open one); returns how many."""
+
+    def count(self, round_id: UUID, state: AssignmentState) -> int: ...
+
+    def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
+        """Number of the last round in which this device's update was accepted."""
+
+    def add_bytes(self, assignment_id: UUID, *, down: int = 0, up: int = 0) -> None:
+        """Adds to the byte ledger; no revision is checked or raised."""
+
+    def figures(self, round_id: UUID) -> RoundFigures: ...
+
+    def page(
+        self, round_id: UUID, *, limit: int, after: UUID | None
+    ) -> Sequence[AssignmentRecord]:
+        """In order of id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentRecord:
+    """An assignment with its entry in the byte ledger."""
+
+    assignment: Assignment
+    payload_bytes_down: int
+    payload_bytes_up: int
+
+
+class Updates(Protocol):
+    def add_if_absent(self, update: Update) -> bool:
+        """False where (round, device) already has an update; nothing is changed."""
+
+    def get(self, round_id: UUID, device_id: UUID) -> Update | None: ...
+
+    def pending(self, round_id: UUID, shard: int, limit: int) -> Sequence[Update]:
+        """ACCEPTED updates of one shard, in ledger order, with their payloads."""
+
+    def pending_count(self, round_id: UUID) -> int: ...
+
+    def mark_folded(self, update_ids: Sequence[UUID]) -> None:
+        """Raises LostRace unless every one of them was ACCEPTED."""
+
+    def count(self, round_id: UUID) -> int: ...
+
+    def ids(self, round_id: UUID) -> Sequence[UUID]:
+        """In ledger order."""
+
+    def summary(self, round_id: UUID) -> LedgerSummary: ...
+
+    def scrub(self, round_id: UUID) -> Sequence[str]:
+        """Drops inline payloads, marks FOLDED and ACCEPTED updates SCRUBBED, returns blob keys."""
+
+
+class Accumulators(Protocol):
+    def ensure(self, round_id: UUID, shards: int) -> None:
+        """Creates the missing rows of shards 0 to shards - 1."""
+
+    def lease(
+        self, round_id: UUID, shard: int, *, token: UUID, now: datetime, duration: timedelta
+    ) -> FoldProgress | None:
+        """Takes the shard until now + duration; None while somebody else holds it."""
+
+    def commit(self, progress: FoldProgress, *, token: UUID) -> None:
+        """Stores key and updates_folded with version + 1 and ends the lease.
+
+        Raises LostRace where the lease is no longer `token`'s or the version has moved on.
+        """
+
+    def release(self, round_id: UUID, shard: int, *, token: UUID) -> None:
+        """Ends `token`'s lease, if it still has it."""
+
+    def all(self, round_id: UUID) -> Sequence[FoldProgress]:
+        """In order of shard."""
+
+
+class Adapters(Protocol):
+    def add(self, adapter: Adapter) -> None:
+        """Raises LostRace where (task, version) exists."""
+
+    def get(self, task_id: UUID, version: int) -> Adapter | None: ...
+
+    def latest(self, task_id: UUID) -> Adapter | None: ...
+
+    def page(self, task_id: UUID, *, limit: int, before_version: int | None) -> Sequence[Adapter]:
+        """Newest first."""
+
+
+class Devices(Protocol):
+    def add(self, device: Device) -> None:
+        """Raises Refusal(NAME_TAKEN) where the name exists."""
+
+    def get(self, device_id: UUID) -> Device | None: ...
+
+    def page(self, *, limit: int, after: UUID | None) -> Sequence[Device]:
+        """In order of id."""
+
+    def revoke(self, device_id: UUID, now: datetime) -> None:
+        """Repeating keeps the first time."""
+
+    def touch(self, device_id: UUID, now: datetime) -> None: ...
+
+
+class ApiKeys(Protocol):
+    def add(self, key: ApiKey) -> None: ...
+
+    def get(self, key_id: UUID) -> ApiKey | None: ...
+
+    def page(self, *, limit: int, after: UUID | None) -> Sequence[ApiKey]: ...
+
+    def revoke(self, key_id: UUID, now: datetime) -> None: ...
+
+
+class Rejections(Protocol):
+    def count(self, reason: Reason, *, task_id: UUID | None, round_id: UUID | None) -> None:
+        """Adds one."""
+
+    def by_reason(self, round_id: UUID) -> Mapping[Reason, int]: ...
+
+    def totals(self) -> Mapping[Reason, int]:
+        """Over everything, refusals that name no round included."""
+
+
+class Events(Protocol):
+    def append(self, event: Event) -> None: ...
+
+    def after(self, sequence: int, *, limit: int, task_id: UUID | None = None) -> Sequence[Event]:
+        """Events with a higher sequence, oldest first."""
+
+    def last_sequence(self) -> int: ...
+
+
+class Transaction(Protocol):
+    @property
+    def tasks(self) -> Tasks: ...
+    @property
+    def rounds(self) -> Rounds: ...
+    @property
+    def assignments(self) -> Assignments: ...
+    @property
+    def updates(self) -> Updates: ...
+    @property
+    def accumulators(self) -> Accumulators: ...
+    @property
+    def adapters(self) -> Adapters: ...
+    @property
+    def devices(self) -> Devices: ...
+    @property
+    def api_keys(self) -> ApiKeys: ...
+    @property
+    def rejections(self) -> Rejections: ...
+    @property
+    def events(self) -> Events: ...
+
+
+class Store(Protocol):
+    def run(self, name: str, body: Callable[[Transaction], T]) -> T:
+        """Runs `body` in one transaction and commits it, retrying lost races.
+
+        `body` may run more than once, so it touches nothing but the transaction. `name` labels
+        metrics and logs. Exceptions roll back and pass through; StoreUnavailable is raised where
+        the database itself fails.
+        """
+
+    def read(self, name: str, body: Callable[[Transaction], T]) -> T:
+        """Runs a `body` that only reads; on SQLite it does not wait for the one writer."""
+
+    def check_ready(self) -> None:
+        """Raises StoreUnavailable unless the database answers and has the expected revision."""
+
+    def close(self) -> None: ...
