@@ -9,14 +9,25 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PURPOSE_UNSPECIFIED: _ClassVar[Purpose]
+    PURPOSE_TRAIN: _ClassVar[Purpose]
+    PURPOSE_EVALUATE: _ClassVar[Purpose]
+
 class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OUTCOME_UNSPECIFIED: _ClassVar[Outcome]
     OUTCOME_GAVE_UP: _ClassVar[Outcome]
     OUTCOME_FAILED: _ClassVar[Outcome]
+    OUTCOME_EVALUATED: _ClassVar[Outcome]
+PURPOSE_UNSPECIFIED: Purpose
+PURPOSE_TRAIN: Purpose
+PURPOSE_EVALUATE: Purpose
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_GAVE_UP: Outcome
 OUTCOME_FAILED: Outcome
+OUTCOME_EVALUATED: Outcome
 
 class CheckInRequest(_message.Message):
     __slots__ = ("task_name", "known_task_sha256", "layout_fingerprint", "base_model_sha256", "client_version")
@@ -57,7 +68,7 @@ class Finished(_message.Message):
     def __init__(self, final_version: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("assignment_id", "round_id", "round_number", "task_sha256", "task_spec", "download", "upload_rule", "training_seed", "expires_at")
+    __slots__ = ("assignment_id", "round_id", "round_number", "task_sha256", "task_spec", "download", "upload_rule", "training_seed", "expires_at", "purpose")
     ASSIGNMENT_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +78,7 @@ class Assignment(_message.Message):
     UPLOAD_RULE_FIELD_NUMBER: _ClassVar[int]
     TRAINING_SEED_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
     assignment_id: bytes
     round_id: bytes
     round_number: int
@@ -76,7 +88,8 @@ class Assignment(_message.Message):
     upload_rule: UploadRule
     training_seed: int
     expires_at: _timestamp_pb2.Timestamp
-    def __init__(self, assignment_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., round_number: _Optional[int] = ..., task_sha256: _Optional[bytes] = ..., task_spec: _Optional[bytes] = ..., download: _Optional[_Union[Download, _Mapping]] = ..., upload_rule: _Optional[_Union[UploadRule, _Mapping]] = ..., training_seed: _Optional[int] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    purpose: Purpose
+    def __init__(self, assignment_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., round_number: _Optional[int] = ..., task_sha256: _Optional[bytes] = ..., task_spec: _Optional[bytes] = ..., download: _Optional[_Union[Download, _Mapping]] = ..., upload_rule: _Optional[_Union[UploadRule, _Mapping]] = ..., training_seed: _Optional[int] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ...) -> None: ...
 
 class Download(_message.Message):
     __slots__ = ("adapter_version", "sha256", "size_bytes")
