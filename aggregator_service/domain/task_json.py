@@ -1,0 +1,155 @@
+"""A task's configuration as JSON: what the admin API takes and the database keeps.
+
+Unknown fields are refused, so that a misspelt setting is never silently a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TypeAlias, cast
+
+from aggregator_service.domain.rounds import RoundPolicy
+from aggregator_service.domain.tasks import (
+    BaseModel,
+    Ending,
+    TaskConfig,
+    TrainingPlan,
+    UpdateLimits,
+)
+from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import AdapterLayout
+from flasc_core.methods import method_from_json
+from flasc_core.server_update import optimizer_from_json
+
+__all__ = ["Json", "config_from_json", "config_to_json", "policy_from_json", "policy_to_json"]
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+_POLICY_SECONDS = ("window", "retry_min", "retry_max")
+
+
+def config_to_json(config: TaskConfig) -> dict[str, Json]:
+    training, limits, ending = config.training, config.limits, config.ending
+    fields = {
+        "layout": config.layout.to_json(),
+        "base_model": {
+            "name": config.base_model.name,
+            "sha256": config.base_model.sha256.hex(),
+        },
+        "peft_config_json": config.peft_config_json,
+        "training": {name: getattr(training, name) for name in TrainingPlan.__slots__},
+        "method": config.method.to_json(),
+        "optimizer": config.optimizer.to_json(),
+        "policy": policy_to_json(config.policy),
+        "ending": {name: getattr(ending, name) for name in Ending.__slots__},
+        "limits": {name: getattr(limits, name) for name in UpdateLimits.__slots__},
+        "fold_shards": config.fold_shards,
+    }
+    return cast("dict[str, Json]", fields)
+
+
+def config_from_json(data: Mapping[str, Json]) -> TaskConfig:
+    """Refuses (CONFIGURATION) missing, unknown and ill-typed fields; does not check() the rest."""
+    try:
+        fields = dict(data)
+        base_model = _object(fields.pop("base_model"), "base_model")
+        config = TaskConfig(
+            layout=AdapterLayout.from_json(cast("list[dict[str, Json]]", fields.pop("layout"))),
+            base_model=BaseModel(
+                name=str(base_model["name"]), sha256=bytes.fromhex(str(base_model["sha256"]))
+            ),
+            peft_config_json=_text(fields.pop("peft_config_json"), "peft_config_json"),
+            training=TrainingPlan(**_numbers(fields.pop("training"), TrainingPlan, "training")),
+            method=method_from_json(_object(fields.pop("method"), "method")),
+            optimizer=optimizer_from_json(_object(fields.pop("optimizer"), "optimizer")),
+            policy=policy_from_json(_object(fields.pop("policy"), "policy")),
+            ending=Ending(**_numbers(fields.pop("ending"), Ending, "ending")),
+            limits=UpdateLimits(**_numbers(fields.pop("limits", {}), UpdateLimits, "limits")),
+            fold_shards=_integer(fields.pop("fold_shards", 1), "fold_shards"),
+        )
+    except KeyError as missing:
+        raise Refusal(Reason.CONFIGURATION, f"task configuration lacks {missing}") from None
+    except (TypeError, ValueError) as error:
+        raise Refusal(Reason.CONFIGURATION, f"task configuration: {error}") from None
+    if fields:
+        raise Refusal(
+            Reason.CONFIGURATION, f"task configuration has unknown fields: {', '.join(fields)}"
+        )
+    return config
+
+
+def policy_to_json(policy: RoundPolicy) -> dict[str, Json]:
+    values: dict[str, Json] = {}
+    for name in RoundPolicy.__slots__:
+        value = getattr(policy, name)
+        key = f"{name}_seconds" if name in _POLICY_SECONDS else name
+        values[key] = value.total_seconds() if isinstance(value, timedelta) else value
+    return values
+
+
+def policy_from_json(data: Mapping[str, Json]) -> RoundPolicy:
+    """Raises TypeError or ValueError that names the field."""
+    fields: dict[str, Json] = dict(data)
+    spans = {
+        name: timedelta(seconds=_real(fields.pop(f"{name}_seconds"), f"{name}_seconds"))
+        for name in _POLICY_SECONDS
+        if f"{name}_seconds" in fields
+    }
+    return RoundPolicy(**_numbers(fields, RoundPolicy, "policy"), **spans)
+
+
+def _numbers(value: Json, target: type, where: str) -> dict[str, object]:
+    """The fields of one flat object, each a number, a boolean or null as its default suggests."""
+    fields = _object(value, where)
+    hints = target.__annotations__
+    checked: dict[str, object] = {}
+    for name, content in fields.items():
+        hint = hints.get(name)
+        if hint is None or hint == "timedelta":
+            raise ValueError(f"{where} has an unknown field {name!r}")
+        checked[name] = _READERS[hint](content, f"{where}.{name}")
+    return checked
+
+
+def _object(value: Json, where: str) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{where} must be an object")
+    return value
+
+
+def _text(value: Json, where: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{where} must be text")
+    return value
+
+
+def _integer(value: Json, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{where} must be a whole number")
+    return value
+
+
+def _real(value: Json, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{where} must be a number")
+    return float(value)
+
+
+def _optional_real(value: Json, where: str) -> float | None:
+    return None if value is None else _real(value, where)
+
+
+def _boolean(value: Json, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{where} must be true or false")
+    return value
+
+
+# By annotation, as `from __future__ import annotations` keeps them.
+_READERS = {
+    "int": _integer,
+    "float": _real,
+    "float | None": _optional_real,
+    "bool": _boolean,
+}
