@@ -1,1 +1,1 @@
-"""Sparse federated LoRA without I/O: layouts, selection, wire format, exact sums, server updates."""
+"""Sparse federated LoRA without I/O: layouts, selection, wire format, exact sums, optimizers."""

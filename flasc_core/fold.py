@@ -1,0 +1,158 @@
+"""Exact sums of sparse updates on an integer grid: any order and any partition give one result."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flasc_core.errors import Reason, Refusal
+from flasc_core.sparse import SparseVector
+
+__all__ = ["GRID_BITS", "HEADROOM", "Accumulator", "check_headroom", "to_grid"]
+
+# Values are counted in steps of 2**-40: every bfloat16 and int8 encoding lies on the grid, and a
+# float32 is rounded to it once.
+GRID_BITS: Final = 40
+# |sum of weight * value| stays below this, so that int64 cannot overflow.
+HEADROOM: Final = 2.0 ** (63 - GRID_BITS)
+
+_GRID: Final = 2.0**GRID_BITS
+_MAGIC: Final = b"FLSC"
+_VERSION: Final = 1
+# magic, version, grid bits, dim, count, weight sum, id xor; then the sums and a CRC-32 of it all.
+_HEADER: Final = struct.Struct("<4sHHQQQ32s")
+_CRC: Final = struct.Struct("<I")
+
+
+def check_headroom(max_weight: int, max_abs_value: float, largest_cohort: int) -> None:
+    """Refuse (CONFIGURATION) a task whose largest possible sum leaves the grid."""
+    # Written so that NaN is refused too.
+    if not 0 < max_weight * max_abs_value * largest_cohort < HEADROOM:
+        raise Refusal(
+            Reason.CONFIGURATION,
+            "max_weight * max_abs_value * largest_cohort must be above 0 and below 2**23; "
+            "lower one of them",
+            max_weight=max_weight,
+            max_abs_value=max_abs_value,
+            largest_cohort=largest_cohort,
+        )
+
+
+def to_grid(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return values in grid steps, rounded half to even; exact scaling, one rounding."""
+    return np.rint(values.astype(np.float64) * _GRID).astype(np.int64)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Accumulator:
+    """A running weighted sum that knows what it holds.
+
+    `sums` is int64 of shape (dim,) in grid steps. `count`, `weight_sum` and `id_xor` (the XOR of
+    the SHA-256 of every update id) let a ledger prove that exactly its updates are inside.
+    Adding and subtracting the same update restores every bit; two accumulators are equal if all of
+    it is equal.
+    """
+
+    sums: NDArray[np.int64]
+    count: int = 0
+    weight_sum: int = 0
+    id_xor: bytes = bytes(32)
+
+    @classmethod
+    def zeros(cls, dim: int) -> Accumulator:
+        return cls(sums=np.zeros(dim, dtype=np.int64))
+
+    @property
+    def dim(self) -> int:
+        return self.sums.size
+
+    def add(self, vector: SparseVector, weight: int, update_id: bytes) -> None:
+        """Add weight * vector. ValueError, with nothing changed, if it cannot be held."""
+        self._check(vector, weight)
+        self.sums[vector.indices] += _weighted(vector, weight)
+        self.count += 1
+        self.weight_sum += weight
+        self.id_xor = _xor(self.id_xor, hashlib.sha256(update_id).digest())
+
+    def subtract(self, vector: SparseVector, weight: int, update_id: bytes) -> None:
+        """Take back an earlier `add` with the same arguments, bit for bit."""
+        self._check(vector, weight)
+        if self.count < 1 or self.weight_sum < weight:
+            raise ValueError("cannot take back more than was added")
+        self.sums[vector.indices] -= _weighted(vector, weight)
+        self.count -= 1
+        self.weight_sum -= weight
+        self.id_xor = _xor(self.id_xor, hashlib.sha256(update_id).digest())
+
+    def merge(self, other: Accumulator) -> None:
+        """Add everything that `other` holds."""
+        if other.dim != self.dim:
+            raise ValueError(f"cannot merge {other.dim} coordinates into {self.dim}")
+        self.sums += other.sums
+        self.count += other.count
+        self.weight_sum += other.weight_sum
+        self.id_xor = _xor(self.id_xor, other.id_xor)
+
+    def mean(self, divisor: int) -> NDArray[np.float64]:
+        """Return sums / divisor in value units; every coordinate has the same divisor.
+
+        The divisor is the cohort, never the number of updates that happen to hold a coordinate.
+        """
+        if divisor < 1:
+            raise ValueError(f"the divisor must be at least 1, not {divisor}")
+        return self.sums.astype(np.float64) / (_GRID * divisor)
+
+    def to_bytes(self) -> bytes:
+        header = _HEADER.pack(
+            _MAGIC, _VERSION, GRID_BITS, self.dim, self.count, self.weight_sum, self.id_xor
+        )
+        body = self.sums.astype("<i8", copy=False).tobytes()
+        return b"".join((header, body, _CRC.pack(zlib.crc32(body, zlib.crc32(header)))))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Accumulator:
+        """Read what `to_bytes` wrote; ValueError if it is damaged or of another version."""
+        if len(data) < _HEADER.size + _CRC.size:
+            raise ValueError("the accumulator is cut short")
+        magic, version, grid_bits, dim, count, weight_sum, id_xor = _HEADER.unpack_from(data)
+        if (magic, version, grid_bits) != (_MAGIC, _VERSION, GRID_BITS):
+            raise ValueError("not an accumulator of this version")
+        if len(data) != _HEADER.size + 8 * dim + _CRC.size:
+            raise ValueError("the accumulator does not have the length that it claims")
+        if _CRC.unpack_from(data, len(data) - _CRC.size)[0] != zlib.crc32(data[: -_CRC.size]):
+            raise ValueError("the accumulator's checksum differs")
+        sums = np.frombuffer(data, dtype="<i8", count=dim, offset=_HEADER.size).astype(np.int64)
+        return cls(sums=sums, count=count, weight_sum=weight_sum, id_xor=id_xor)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Accumulator):
+            return NotImplemented
+        mine = (self.count, self.weight_sum, self.id_xor)
+        theirs = (other.count, other.weight_sum, other.id_xor)
+        return mine == theirs and np.array_equal(self.sums, other.sums)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _check(self, vector: SparseVector, weight: int) -> None:
+        if vector.dim != self.dim:
+            raise ValueError(f"cannot add {vector.dim} coordinates to {self.dim}")
+        if weight < 1:
+            raise ValueError(f"the weight must be at least 1, not {weight}")
+        # A lone update beyond the headroom wraps around; written so that NaN fails too.
+        if vector.nnz and not float(np.abs(vector.values).max()) * weight < HEADROOM:
+            raise ValueError("a value leaves the grid")
+
+
+def _weighted(vector: SparseVector, weight: int) -> NDArray[np.int64]:
+    steps = to_grid(vector.values)
+    return steps if weight == 1 else steps * weight
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(32, "big")

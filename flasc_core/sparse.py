@@ -1,0 +1,95 @@
+"""Sparse vectors, and the exact choice of the largest coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flasc_core.errors import Reason, Refusal
+
+__all__ = ["SparseVector", "count_kept", "top_k"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SparseVector:
+    """Values at strictly ascending coordinates of `dim`; every other coordinate is exactly zero.
+
+    `indices` is int64 and `values` float32, both of shape (nnz,); a value may itself be zero. Two
+    vectors are equal if they are so bit for bit. ValueError if the arrays break any of this.
+    """
+
+    dim: int
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        indices, values = self.indices, self.values
+        if indices.dtype != np.int64 or values.dtype != np.float32:
+            raise ValueError(f"need int64 and float32, not {indices.dtype} and {values.dtype}")
+        if indices.ndim != 1 or indices.shape != values.shape:
+            raise ValueError(f"shapes {indices.shape} and {values.shape} make no sparse vector")
+        if indices.size and (indices[0] < 0 or indices[-1] >= self.dim):
+            raise ValueError(f"an index lies outside [0, {self.dim})")
+        if not (indices[1:] > indices[:-1]).all():
+            raise ValueError("indices must strictly ascend")
+
+    @property
+    def nnz(self) -> int:
+        return self.indices.size
+
+    @classmethod
+    def from_dense(cls, x: NDArray[np.float32]) -> SparseVector:
+        """Keep the coordinates of `x` that are not zero."""
+        indices = np.flatnonzero(x).astype(np.int64, copy=False)
+        return cls(dim=x.size, indices=indices, values=x[indices])
+
+    def to_dense(self) -> NDArray[np.float32]:
+        dense = np.zeros(self.dim, dtype=np.float32)
+        dense[self.indices] = self.values
+        return dense
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseVector):
+            return NotImplemented
+        return (
+            self.dim == other.dim
+            and np.array_equal(self.indices, other.indices)
+            and self.values.tobytes() == other.values.tobytes()
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def count_kept(size: int, density: float) -> int:
+    """Return the floor of the float64 product, as the method's authors count: 100 * 0.29 is 28."""
+    return int(size * density)
+
+
+def top_k(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the coordinates of the k largest magnitudes, ascending; the lower index wins a tie.
+
+    Exactly k are returned. Refuses NON_FINITE; ValueError unless 0 <= k <= x.size.
+    """
+    if not 0 <= k <= x.size:
+        raise ValueError(f"cannot keep {k} of {x.size} coordinates")
+    if k in (0, x.size):
+        _refuse_non_finite(x)
+        return np.arange(k, dtype=np.int64)
+    magnitudes = np.abs(x)
+    # NaN and infinity sort last, so that every one of them shows in the largest k.
+    largest = np.partition(magnitudes, x.size - k)[x.size - k :]
+    _refuse_non_finite(largest)
+    threshold = largest[0]
+    kept = np.flatnonzero(magnitudes >= threshold)
+    surplus = kept.size - k
+    if surplus:
+        ties = np.flatnonzero(magnitudes[kept] == threshold)
+        kept = np.delete(kept, ties[-surplus:])
+    return kept.astype(np.int64, copy=False)
+
+
+def _refuse_non_finite(x: NDArray[np.float32]) -> None:
+    if not np.isfinite(x).all():
+        raise Refusal(Reason.NON_FINITE, "a value is not a finite number")

@@ -1,0 +1,27 @@
+"""What a reader accepts of a payload before it looks at a single value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["SEGMENT_NNZ", "DecodeLimits"]
+
+# The largest number of nonzeros in one segment.
+SEGMENT_NNZ: Final = 65_536
+# Segments cost time however few values they hold; this many may be partly filled.
+_PARTIAL_SEGMENTS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """The vector's own `dim`, how many nonzeros it may have, and how large one may be."""
+
+    dim: int
+    max_nnz: int
+    max_abs_value: float
+    min_nnz: int = 1
+
+    @property
+    def max_segments(self) -> int:
+        return self.max_nnz // SEGMENT_NNZ + _PARTIAL_SEGMENTS

@@ -1,0 +1,97 @@
+"""The plain profile, which every reader accepts: packed gaps and packed float32 values."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flasc_core.errors import Reason, Refusal
+from flasc_core.pb.internal.v1 import packed_update_pb2
+from flasc_core.pb.v1 import sparse_update_pb2
+from flasc_core.wire.segments import Piece, Profile, Segment
+from flasc_core.wire.varint import read_varints, write_varints
+
+__all__ = ["PLAIN", "read_dense_indices", "read_float32_values", "read_gap_indices"]
+
+_FLOAT32: Final = np.dtype("<f4")
+
+
+def _write(piece: Piece) -> bytes:
+    dense = piece.nnz == piece.length
+    segment = packed_update_pb2.PackedSegment(
+        start=piece.start,
+        length=piece.length,
+        nnz=piece.nnz,
+        index_encoding=(
+            sparse_update_pb2.INDEX_ENCODING_DENSE
+            if dense
+            else sparse_update_pb2.INDEX_ENCODING_GAPS
+        ),
+        value_encoding=sparse_update_pb2.VALUE_ENCODING_FLOAT32,
+        gaps=[] if dense else [write_varints(_gaps(piece))],
+        values=[piece.values.astype(_FLOAT32, copy=False).tobytes()],
+    )
+    return segment.SerializeToString()
+
+
+PLAIN: Final = Profile(name="plain", write=_write)
+
+
+def read_dense_indices(segment: Segment) -> NDArray[np.int64]:
+    """Refuses LENGTH_MISMATCH unless every coordinate has a value and none has a gap."""
+    envelope = segment.envelope
+    source = segment.packed if segment.official is None else segment.official
+    if envelope.nnz != envelope.length or source.gaps:
+        raise Refusal(
+            Reason.LENGTH_MISMATCH,
+            "a dense segment has as many nonzeros as coordinates, and no gaps",
+            nnz=envelope.nnz,
+            length=envelope.length,
+        )
+    return np.arange(envelope.start, envelope.end, dtype=np.int64)
+
+
+def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
+    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and INDEX_RANGE; gaps cannot go backwards."""
+    envelope = segment.envelope
+    if segment.official is None:
+        gaps = read_varints(b"".join(segment.packed.gaps), envelope.nnz)
+    else:
+        _check_count("gaps", len(segment.official.gaps), envelope.nnz)
+        gaps = np.array(segment.official.gaps, dtype=np.int64)
+    gaps += 1
+    indices = np.cumsum(gaps, out=gaps)
+    indices += envelope.start - 1
+    if indices[-1] >= envelope.end:
+        raise Refusal(
+            Reason.INDEX_RANGE,
+            f"an index reaches {indices[-1]}, beyond its segment's end at {envelope.end}",
+            end=envelope.end,
+        )
+    return indices
+
+
+def read_float32_values(segment: Segment) -> NDArray[np.float32]:
+    """Refuses LENGTH_MISMATCH."""
+    nnz = segment.envelope.nnz
+    if segment.official is not None:
+        _check_count("values", len(segment.official.values), nnz)
+        return np.array(segment.official.values, dtype=np.float32)
+    payload = b"".join(segment.packed.values)
+    if len(payload) % _FLOAT32.itemsize:
+        raise Refusal(Reason.MALFORMED_MESSAGE, "the last value is cut off", field="values")
+    _check_count("values", len(payload) // _FLOAT32.itemsize, nnz)
+    return np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32, copy=False)
+
+
+def _gaps(piece: Piece) -> NDArray[np.int64]:
+    return np.diff(piece.indices, prepend=piece.start - 1) - 1
+
+
+def _check_count(field: str, held: int, nnz: int) -> None:
+    if held != nnz:
+        raise Refusal(
+            Reason.LENGTH_MISMATCH, f"{held} {field} for {nnz} nonzeros", held=held, nnz=nnz
+        )

@@ -1,0 +1,136 @@
+"""Segments: runs of at most 65,536 nonzeros, each of which can be read on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+from numpy.typing import NDArray
+
+from flasc_core.errors import Reason, Refusal
+from flasc_core.pb.internal.v1 import packed_update_pb2
+from flasc_core.pb.v1 import sparse_update_pb2
+from flasc_core.sparse import SparseVector
+from flasc_core.wire.limits import SEGMENT_NNZ
+
+__all__ = ["Envelope", "Piece", "Profile", "Segment", "cut", "open_segment"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """The part of a vector that becomes one segment, from its first to its last nonzero."""
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    @property
+    def start(self) -> int:
+        return int(self.indices[0])
+
+    @property
+    def length(self) -> int:
+        return int(self.indices[-1]) - self.start + 1
+
+    @property
+    def nnz(self) -> int:
+        return self.indices.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One way of writing a segment; every reader tells profiles apart by the segment itself."""
+
+    name: str
+    write: Callable[[Piece], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What a segment says of itself; checked against the vector, not yet against its content."""
+
+    start: int
+    length: int
+    nnz: int
+    index_encoding: int
+    value_encoding: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A parsed segment. `official` is set where only protobuf's own class reads its arrays."""
+
+    envelope: Envelope
+    packed: packed_update_pb2.PackedSegment
+    official: sparse_update_pb2.SparseSegment | None
+
+
+def cut(vector: SparseVector) -> Iterator[Piece]:
+    """Yield the vector's segments in order."""
+    for first in range(0, vector.nnz, SEGMENT_NNZ):
+        part = slice(first, first + SEGMENT_NNZ)
+        yield Piece(indices=vector.indices[part], values=vector.values[part])
+
+
+def open_segment(data: bytes, *, dim: int) -> Segment:
+    """Parse one segment and check its envelope, in time that its bytes bound, not its claims.
+
+    Refuses MALFORMED_MESSAGE, FIELD_REQUIRED, FIELD_RANGE, UNKNOWN_ENUM, LENGTH_MISMATCH and
+    INDEX_RANGE.
+    """
+    try:
+        packed = packed_update_pb2.PackedSegment.FromString(data)
+        # Protobuf allows packed arrays in several parts, and unpacked ones, which the twin message
+        # sees as unknown fields.
+        usual = len(packed.gaps) < 2 and len(packed.values) < 2 and not len(UnknownFieldSet(packed))
+        official = None if usual else sparse_update_pb2.SparseSegment.FromString(data)
+    except DecodeError as error:
+        raise Refusal(Reason.MALFORMED_MESSAGE, "a segment is no SparseSegment") from error
+    envelope = Envelope(
+        start=packed.start,
+        length=packed.length,
+        nnz=packed.nnz,
+        index_encoding=packed.index_encoding,
+        value_encoding=packed.value_encoding,
+    )
+    _check_envelope(envelope, dim)
+    return Segment(envelope=envelope, packed=packed, official=official)
+
+
+def _check_envelope(envelope: Envelope, dim: int) -> None:
+    for name, number, known in (
+        ("index_encoding", envelope.index_encoding, sparse_update_pb2.IndexEncoding.values()),
+        ("value_encoding", envelope.value_encoding, sparse_update_pb2.ValueEncoding.values()),
+    ):
+        if number == 0:
+            raise Refusal(Reason.FIELD_REQUIRED, f"set the segment's {name}", field=name)
+        if number not in known:
+            raise Refusal(Reason.UNKNOWN_ENUM, f"{name} {number} is unknown", field=name)
+    if not envelope.length or not envelope.nnz:
+        raise Refusal(Reason.FIELD_REQUIRED, "a segment has a length and nonzeros", field="nnz")
+    if envelope.nnz > SEGMENT_NNZ:
+        raise Refusal(
+            Reason.FIELD_RANGE,
+            f"a segment holds at most {SEGMENT_NNZ} nonzeros, not {envelope.nnz}",
+            nnz=envelope.nnz,
+        )
+    if envelope.nnz > envelope.length:
+        raise Refusal(
+            Reason.LENGTH_MISMATCH,
+            f"{envelope.nnz} nonzeros do not fit {envelope.length} coordinates",
+            nnz=envelope.nnz,
+            length=envelope.length,
+        )
+    if envelope.end > dim:
+        raise Refusal(
+            Reason.INDEX_RANGE,
+            f"a segment ends at {envelope.end}, beyond the vector's {dim} coordinates",
+            end=envelope.end,
+            dim=dim,
+        )

@@ -1,0 +1,82 @@
+"""Unsigned 32-bit numbers as protobuf varints, a whole array at a time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flasc_core.errors import Reason, Refusal
+
+__all__ = ["read_varints", "write_varints"]
+
+_MORE: Final = 0x80
+_BITS: Final = 0x7F
+# A 32-bit number takes five bytes of seven bits at most.
+_MAX_LENGTH: Final = 5
+
+
+def write_varints(numbers: NDArray[np.int64]) -> bytes:
+    """Return numbers in [0, 2**32) as the payload of a packed `repeated uint32`."""
+    if not numbers.size or int(numbers.max()) < _MORE:
+        return numbers.astype(np.uint8).tobytes()
+    long = np.flatnonzero(numbers >= _MORE)
+    # Most numbers take one byte: only the others are measured and written byte by byte.
+    remaining = numbers[long]
+    lengths = np.ones(numbers.size, dtype=np.int64)
+    for position in range(1, _MAX_LENGTH):
+        lengths[long] += remaining >= 1 << (7 * position)
+    starts = np.cumsum(lengths)
+    size = int(starts[-1])
+    starts -= lengths
+    out = np.empty(size, dtype=np.uint8)
+    out[starts] = numbers.astype(np.uint8)
+    starts = starts[long]
+    while remaining.size:
+        more = remaining >= _MORE
+        out[starts] = (remaining & _BITS) | np.where(more, _MORE, 0)
+        starts, remaining = starts[more] + 1, remaining[more] >> 7
+    return out.tobytes()
+
+
+def read_varints(payload: bytes, count: int) -> NDArray[np.int64]:
+    """Return the `count` numbers that `payload` holds.
+
+    Refuses LENGTH_MISMATCH unless it holds exactly that many, MALFORMED_MESSAGE for a varint that
+    is cut off or too long, and INDEX_RANGE for a number of 2**32 or more.
+    """
+    octets = np.frombuffer(payload, dtype=np.uint8)
+    continued = np.flatnonzero(octets & _MORE)
+    held = octets.size - continued.size
+    if octets.size and octets[-1] & _MORE:
+        raise Refusal(Reason.MALFORMED_MESSAGE, "the last varint is cut off", field="gaps")
+    if held != count:
+        raise Refusal(
+            Reason.LENGTH_MISMATCH, f"{held} gaps for {count} nonzeros", held=held, nnz=count
+        )
+    if not continued.size:
+        return octets.astype(np.int64)
+    numbers = octets[octets < _MORE].astype(np.int64)
+    _add_continued(numbers, octets, continued)
+    return numbers
+
+
+def _add_continued(
+    numbers: NDArray[np.int64], octets: NDArray[np.uint8], continued: NDArray[np.int64]
+) -> None:
+    """Complete `numbers`, which hold last bytes only, with the bytes at `continued`."""
+    # A byte at position p with c continued bytes before it belongs to number p - c, so equal
+    # owners are the bytes of one number.
+    owners = continued - np.arange(continued.size)
+    firsts = np.flatnonzero(np.concatenate(([True], owners[1:] != owners[:-1])))
+    extra = np.diff(firsts, append=continued.size)
+    if int(extra.max()) >= _MAX_LENGTH:
+        raise Refusal(Reason.MALFORMED_MESSAGE, "a varint has more than 5 bytes", field="gaps")
+    position = np.arange(continued.size) - np.repeat(firsts, extra)
+    parts = (octets[continued].astype(np.int64) & _BITS) << (7 * position)
+    owners = owners[firsts]
+    completed = (numbers[owners] << (7 * extra)) + np.add.reduceat(parts, firsts)
+    if int(completed.max()) >= 1 << 32:
+        raise Refusal(Reason.INDEX_RANGE, "a gap does not fit 32 bits", field="gaps")
+    numbers[owners] = completed
