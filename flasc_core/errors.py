@@ -55,6 +55,7 @@ class Reason(StrEnum):
     ASSIGNMENT_UNKNOWN = "ASSIGNMENT_UNKNOWN"
     ADAPTER_UNKNOWN = "ADAPTER_UNKNOWN"
     DEVICE_UNKNOWN = "DEVICE_UNKNOWN"
+    KEY_UNKNOWN = "KEY_UNKNOWN"
     LAYOUT_MISMATCH = "LAYOUT_MISMATCH"
     BASE_MODEL_MISMATCH = "BASE_MODEL_MISMATCH"
     # The state it meets.
@@ -90,3 +91,9 @@ class Refusal(Exception):
         self.message: Final = message
         self.retry_after: Final = retry_after
         self.facts: Final[Mapping[str, str | int | float]] = MappingProxyType(facts)
+
+    def about(self, **facts: str | int | float) -> Refusal:
+        """The same refusal with more facts, for a caller that knows what it concerned."""
+        return Refusal(
+            self.reason, self.message, retry_after=self.retry_after, **{**self.facts, **facts}
+        )

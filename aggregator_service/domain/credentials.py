@@ -7,6 +7,7 @@ SHA-256 is a safe store and a constant-time comparison a safe check.
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,15 +34,12 @@ def mint(kind: SecretKind, owner: UUID) -> tuple[str, bytes]:
 
 def claimed_id(kind: SecretKind, secret: str) -> UUID:
     """Whose secret this claims to be. Refuses (CREDENTIAL_INVALID) what is not of the form."""
-    parts = secret.split("_", 2)
-    try:
-        if len(parts) != 3 or parts[0] != kind:
-            raise ValueError
-        return UUID(hex=parts[1])
-    except ValueError:
+    form = re.fullmatch(rf"{kind}_([0-9a-f]{{32}})_[A-Za-z0-9_-]{{43}}", secret)
+    if form is None:
         raise Refusal(
             Reason.CREDENTIAL_INVALID, f"this is no {kind}_… credential; check what was copied"
-        ) from None
+        )
+    return UUID(hex=form.group(1))
 
 
 def matches(secret: str, stored_sha256: bytes) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from aggregator_service.domain.rounds import RoundPolicy
 from aggregator_service.domain.tasks import (
@@ -24,7 +24,7 @@ from flasc_core.server_update import optimizer_from_json
 
 __all__ = ["Json", "config_from_json", "config_to_json", "policy_from_json", "policy_to_json"]
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _POLICY_SECONDS = ("window", "retry_min", "retry_max")
 
@@ -99,11 +99,11 @@ def policy_from_json(data: Mapping[str, Json]) -> RoundPolicy:
     return RoundPolicy(**_numbers(fields, RoundPolicy, "policy"), **spans)
 
 
-def _numbers(value: Json, target: type, where: str) -> dict[str, object]:
+def _numbers(value: Json, target: type, where: str) -> dict[str, Any]:
     """The fields of one flat object, each a number, a boolean or null as its default suggests."""
     fields = _object(value, where)
     hints = target.__annotations__
-    checked: dict[str, object] = {}
+    checked: dict[str, Any] = {}
     for name, content in fields.items():
         hint = hints.get(name)
         if hint is None or hint == "timedelta":

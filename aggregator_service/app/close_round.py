@@ -1,0 +1,86 @@
+"""A collecting round ends on its goal or its deadline; a closed one gets its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+from aggregator_service.domain.assignments import AssignmentState
+from aggregator_service.domain.events import Event
+from aggregator_service.domain.rounds import Round, RoundKind, RoundState
+from aggregator_service.store.base import Lock, Store, Transaction
+
+__all__ = ["BeginFolding", "CloseRound"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseRound:
+    store: Store
+    now: Callable[[], datetime]
+
+    def __call__(self, collecting: Round) -> bool:
+        """Expires late assignments and closes the round where it is time; True if it closed.
+
+        The exclusive lock waits for uploads in flight, so the count it fixes is final.
+        """
+        now = self.now()
+        # Looking first keeps idle polls from locking uploads out.
+        if not self.store.read("close_round_look", lambda tx: _is_due(tx, collecting, now)):
+            return False
+
+        def body(tx: Transaction) -> bool:
+            current = tx.rounds.get(collecting.id, Lock.EXCLUSIVE)
+            if current is None or current.state is not RoundState.COLLECTING:
+                return False
+            ticked = current.tick(now, _reported(tx, current))
+            if ticked is current:
+                return False
+            tx.rounds.save(ticked)
+            tx.assignments.expire(current.id, now, all_open=True)
+            if ticked.state is RoundState.ABORTED:
+                tx.updates.scrub(current.id)
+            tx.events.append(
+                Event(task_id=current.task_id, round_id=current.id, state=ticked.state, at=now)
+            )
+            return True
+
+        return self.store.run("close_round", body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginFolding:
+    store: Store
+    now: Callable[[], datetime]
+
+    def __call__(self, closing: Round) -> None:
+        """Fixes the manifest of a closed round. Safe to repeat."""
+
+        def body(tx: Transaction) -> None:
+            current = tx.rounds.get(closing.id, Lock.EXCLUSIVE)
+            if current is None or current.state is not RoundState.CLOSING:
+                return
+            ids = tx.updates.ids(current.id)
+            if len(ids) != current.accepted_updates:
+                raise AssertionError("an update was accepted after its round had closed")
+            manifest = sha256(b"".join(update_id.bytes for update_id in ids)).digest()
+            folding = current.begin_folding(manifest)
+            tx.rounds.save(folding)
+            tx.events.append(
+                Event(
+                    task_id=current.task_id, round_id=current.id, state=folding.state, at=self.now()
+                )
+            )
+
+        self.store.run("begin_folding", body)
+
+
+def _is_due(tx: Transaction, collecting: Round, now: datetime) -> bool:
+    return collecting.tick(now, _reported(tx, collecting)) is not collecting
+
+
+def _reported(tx: Transaction, current: Round) -> int:
+    if current.kind is RoundKind.EVALUATION:
+        return tx.assignments.count(current.id, AssignmentState.EVALUATED)
+    return tx.updates.count(current.id)

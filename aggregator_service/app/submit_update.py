@@ -1,0 +1,228 @@
+"""A device hands in one locally trained update.
+
+Everything that can be checked without the ledger is checked before the transaction, so that a bad
+payload never holds a lock; the payload is durable before the transaction that counts it, and the
+receipt is made after that has committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+from uuid import UUID, uuid4
+
+from aggregator_service.app.own_assignment import Work, own_assignment, own_work
+from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
+from aggregator_service.domain.events import Event
+from aggregator_service.domain.rounds import RoundKind, RoundPolicy
+from aggregator_service.domain.updates import Update, UpdateState
+from aggregator_service.store.base import Lock, Store, Transaction
+from aggregator_service.store.blobs import BlobStore
+from flasc_core.errors import Reason, Refusal
+from flasc_core.methods import UploadRule
+from flasc_core.wire import DecodeLimits, decode
+
+__all__ = ["Receipt", "SubmitUpdate", "UpdateHeader", "payload_limit"]
+
+# Up to this size a payload lives in its row; larger ones are blobs.
+INLINE_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateHeader:
+    assignment_id: UUID
+    payload_sha256: bytes
+    payload_size_bytes: int
+    download_sha256: bytes
+    weight: int
+    training_metrics: TrainingMetrics | None = None
+    evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    update: Update
+    duplicate: bool
+    policy: RoundPolicy
+
+
+def payload_limit(rule: UploadRule) -> int:
+    """No honest encoding of what `rule` keeps is larger, in bytes."""
+    # A varint gap has up to 5 bytes, a float 4; segments hold up to 65,536 values each.
+    segments = rule.max_count // 65_536 + 1
+    return 9 * rule.max_count + 128 * segments + 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitUpdate:
+    store: Store
+    blobs: BlobStore
+    now: Callable[[], datetime]
+
+    def check_header(self, device_id: UUID, header: UpdateHeader) -> int:
+        """How many payload bytes may follow a streamed header. Refuses what __call__ would."""
+        work = self._look(device_id, header)
+        limit = payload_limit(self._rule(work))
+        if header.payload_size_bytes > limit:
+            raise Refusal(
+                Reason.MESSAGE_TOO_LARGE,
+                f"the payload may have at most {limit} bytes for this assignment",
+                round_id=str(work.round.id),
+            )
+        return header.payload_size_bytes
+
+    def __call__(self, device_id: UUID, header: UpdateHeader, payload: bytes) -> Receipt:
+        """Counts the update once; the same payload again gets the same receipt.
+
+        Refuses what device_service.proto lists for SubmitUpdate. A refused update changes nothing
+        but the byte ledger.
+        """
+        work = self._look(device_id, header)
+        try:
+            return self._submit(work, header, payload)
+        except Refusal as refusal:
+            self.store.run(
+                "charge_refused_upload",
+                lambda tx: tx.assignments.add_bytes(work.assignment.id, up=len(payload)),
+            )
+            raise refusal.about(
+                round_id=str(work.round.id), task_id=str(work.task.id)
+            ) from refusal
+
+    def _look(self, device_id: UUID, header: UpdateHeader) -> Work:
+        return self.store.read(
+            "submit_look", lambda tx: own_work(tx, device_id, header.assignment_id)
+        )
+
+    def _rule(self, work: Work) -> UploadRule:
+        return work.task.config.method.upload_rule(work.task.config.layout, work.round.number)
+
+    def _submit(self, work: Work, header: UpdateHeader, payload: bytes) -> Receipt:
+        _check_envelope(work, header, payload)
+        known = self.store.read(
+            "submit_known",
+            lambda tx: tx.updates.get(work.round.id, work.assignment.device_id),
+        )
+        if known is not None:
+            return self._repeat(work, known, header, len(payload))
+        now = self.now()
+        work.round.check_admits(now)
+        work.assignment.check_open(now)
+        update = self._decoded(work, header, payload)
+        if update.payload_key is not None:
+            self.blobs.put(update.payload_key, payload)
+        try:
+            return self.store.run("submit_update", lambda tx: self._accept(tx, work, header, update))
+        except Refusal:
+            # A refusal after add_if_absent means that no row of ours names this blob.
+            if update.payload_key is not None:
+                self.blobs.delete(update.payload_key)
+            raise
+
+    def _decoded(self, work: Work, header: UpdateHeader, payload: bytes) -> Update:
+        config = work.task.config
+        limits = DecodeLimits(
+            dim=config.layout.dim,
+            max_nnz=self._rule(work).max_count,
+            max_abs_value=config.limits.max_abs_value,
+        )
+        vector = decode(payload, limits)
+        update_id = uuid4()
+        inline = len(payload) <= INLINE_BYTES
+        device_id = work.assignment.device_id
+        key = f"rounds/{work.round.id}/updates/{device_id.hex}-{header.payload_sha256.hex()}"
+        return Update(
+            id=update_id,
+            round_id=work.round.id,
+            device_id=device_id,
+            assignment_id=work.assignment.id,
+            state=UpdateState.ACCEPTED,
+            payload_sha256=header.payload_sha256,
+            payload_bytes=len(payload),
+            nnz=vector.nnz,
+            weight=header.weight,
+            shard=update_id.int % config.fold_shards,
+            accepted_at=self.now(),
+            payload=payload if inline else None,
+            payload_key=None if inline else key,
+        )
+
+    def _accept(
+        self, tx: Transaction, work: Work, header: UpdateHeader, update: Update
+    ) -> Receipt:
+        # Shared, so that uploads do not queue behind one another's commits, while the closer
+        # waits for all of them.
+        current = tx.rounds.get(work.round.id, Lock.SHARED)
+        if current is None:
+            raise AssertionError("rounds are never removed")
+        added = tx.updates.add_if_absent(update)
+        tx.assignments.add_bytes(work.assignment.id, up=update.payload_bytes)
+        stored = tx.updates.get(update.round_id, update.device_id)
+        if stored is None:
+            raise AssertionError("the update was there or has just been added")
+        if not added:
+            return _repeated(stored, header, current.policy)
+        current.check_admits(update.accepted_at)
+        assignment = own_assignment(tx, update.device_id, update.assignment_id)
+        assignment.check_open(update.accepted_at)
+        tx.assignments.save(
+            assignment.end(
+                AssignmentState.ACCEPTED,
+                update.accepted_at,
+                training_metrics=header.training_metrics,
+                evaluation=header.evaluation,
+            )
+        )
+        tx.events.append(
+            Event(
+                task_id=current.task_id,
+                round_id=current.id,
+                state=current.state,
+                at=update.accepted_at,
+            )
+        )
+        return Receipt(update=stored, duplicate=False, policy=current.policy)
+
+    def _repeat(self, work: Work, known: Update, header: UpdateHeader, size: int) -> Receipt:
+        receipt = _repeated(known, header, work.round.policy)
+        self.store.run(
+            "charge_repeated_upload",
+            lambda tx: tx.assignments.add_bytes(work.assignment.id, up=size),
+        )
+        return receipt
+
+
+def _check_envelope(work: Work, header: UpdateHeader, payload: bytes) -> None:
+    if len(payload) != header.payload_size_bytes:
+        raise Refusal(
+            Reason.LENGTH_MISMATCH,
+            f"{len(payload)} payload bytes arrived, the header says {header.payload_size_bytes}",
+        )
+    if sha256(payload).digest() != header.payload_sha256:
+        raise Refusal(
+            Reason.DIGEST_MISMATCH, "the payload was damaged on its way; send the same bytes again"
+        )
+    if work.round.kind is not RoundKind.TRAINING:
+        raise Refusal(Reason.ROUND_CLOSED, "this round only evaluates; it takes no updates")
+    if header.download_sha256 != work.assignment.download_sha256:
+        raise Refusal(
+            Reason.STALE_BASE,
+            "the update is relative to another download than this assignment's; train again",
+        )
+    max_weight = work.task.config.limits.max_weight
+    if not 1 <= header.weight <= max_weight:
+        raise Refusal(
+            Reason.WEIGHT_RANGE, f"weight must lie between 1 and the task's {max_weight}"
+        )
+
+
+def _repeated(stored: Update, header: UpdateHeader, policy: RoundPolicy) -> Receipt:
+    if stored.payload_sha256 != header.payload_sha256:
+        raise Refusal(
+            Reason.UPDATE_CONFLICT,
+            "another update of this device already counts in this round; the first one stays",
+        )
+    return Receipt(update=replace(stored, payload=None), duplicate=True, policy=policy)

@@ -1,0 +1,1 @@
+"""The store on SQLite and PostgreSQL; the only place that knows SQL."""

@@ -1,0 +1,231 @@
+"""Assignments and their byte ledger in SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, case, func, select, update
+
+from aggregator_service.domain.assignments import (
+    Assignment,
+    AssignmentState,
+    Evaluation,
+    TrainingMetrics,
+)
+from aggregator_service.store.base import AssignmentRecord, LostRace, RoundFigures
+from aggregator_service.store.sql.statements import insert_if_absent
+from aggregator_service.store.sql.tables import assignments, rounds
+
+__all__ = ["SqlAssignments"]
+
+
+@dataclass(frozen=True, slots=True)
+class SqlAssignments:
+    connection: Connection
+
+    def add_if_absent(self, assignment: Assignment) -> bool:
+        row = _to_row(assignment) | {"payload_bytes_down": 0, "payload_bytes_up": 0}
+        return insert_if_absent(self.connection, assignments, row, "round_id", "device_id")
+
+    def get(self, assignment_id: UUID) -> Assignment | None:
+        query = select(assignments).where(assignments.c.id == assignment_id)
+        row = self.connection.execute(query).first()
+        return None if row is None else _from_row(row)
+
+    def of_device(self, round_id: UUID, device_id: UUID) -> Assignment | None:
+        query = select(assignments).where(
+            assignments.c.round_id == round_id, assignments.c.device_id == device_id
+        )
+        row = self.connection.execute(query).first()
+        return None if row is None else _from_row(row)
+
+    def save(self, changed: Assignment) -> None:
+        query = update(assignments).where(
+            assignments.c.id == changed.id, assignments.c.revision == changed.revision
+        )
+        row = _to_row(changed) | {"revision": changed.revision + 1}
+        if self.connection.execute(query.values(row)).rowcount != 1:
+            raise LostRace(f"assignment {changed.id} has moved past revision {changed.revision}")
+
+    def expire(self, round_id: UUID, now: datetime, *, all_open: bool = False) -> int:
+        query = update(assignments).where(
+            assignments.c.round_id == round_id,
+            assignments.c.state == AssignmentState.TRAINING.value,
+        )
+        if not all_open:
+            query = query.where(assignments.c.expires_at <= now)
+        expired = query.values(
+            state=AssignmentState.EXPIRED.value,
+            ended_at=now,
+            revision=assignments.c.revision + 1,
+        )
+        return self.connection.execute(expired).rowcount
+
+    def count(self, round_id: UUID, state: AssignmentState) -> int:
+        query = select(func.count()).where(
+            assignments.c.round_id == round_id, assignments.c.state == state.value
+        )
+        return int(self.connection.execute(query).scalar_one())
+
+    def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
+        query = (
+            select(func.max(rounds.c.number))
+            .select_from(assignments.join(rounds, rounds.c.id == assignments.c.round_id))
+            .where(
+                assignments.c.task_id == task_id,
+                assignments.c.device_id == device_id,
+                assignments.c.state == AssignmentState.ACCEPTED.value,
+            )
+        )
+        number: int | None = self.connection.execute(query).scalar_one()
+        return number
+
+    def add_bytes(self, assignment_id: UUID, *, down: int = 0, up: int = 0) -> None:
+        query = update(assignments).where(assignments.c.id == assignment_id)
+        self.connection.execute(
+            query.values(
+                payload_bytes_down=assignments.c.payload_bytes_down + down,
+                payload_bytes_up=assignments.c.payload_bytes_up + up,
+            )
+        )
+
+    def figures(self, round_id: UUID) -> RoundFigures:
+        in_round = assignments.c.round_id == round_id
+        states = self.connection.execute(
+            select(assignments.c.state, func.count().label("number"))
+            .where(in_round)
+            .group_by(assignments.c.state)
+        )
+        numbers = {AssignmentState(row.state): int(row.number) for row in states}
+        sums = self.connection.execute(_SUMS.where(in_round)).one()
+        examples = int(sums.examples)
+        return RoundFigures(
+            assignments={state: numbers.get(state, 0) for state in AssignmentState},
+            payload_bytes_down=int(sums.down),
+            payload_bytes_up=int(sums.up),
+            examples=examples,
+            steps=int(sums.steps),
+            loss_mean=float(sums.weighted_loss) / examples if examples else None,
+            evaluation=_summed_evaluation(sums),
+        )
+
+    def page(
+        self, round_id: UUID, *, limit: int, after: UUID | None
+    ) -> Sequence[AssignmentRecord]:
+        query = select(assignments).where(assignments.c.round_id == round_id)
+        if after is not None:
+            query = query.where(assignments.c.id > after)
+        query = query.order_by(assignments.c.id).limit(limit)
+        return [
+            AssignmentRecord(
+                assignment=_from_row(row),
+                payload_bytes_down=row.payload_bytes_down,
+                payload_bytes_up=row.payload_bytes_up,
+            )
+            for row in self.connection.execute(query)
+        ]
+
+
+_accepted = assignments.c.state == AssignmentState.ACCEPTED.value
+_SUMS = select(
+    func.coalesce(func.sum(assignments.c.payload_bytes_down), 0).label("down"),
+    func.coalesce(func.sum(assignments.c.payload_bytes_up), 0).label("up"),
+    func.coalesce(func.sum(case((_accepted, assignments.c.examples))), 0).label("examples"),
+    func.coalesce(func.sum(case((_accepted, assignments.c.steps))), 0).label("steps"),
+    func.coalesce(
+        func.sum(case((_accepted, assignments.c.loss_mean * assignments.c.examples))), 0.0
+    ).label("weighted_loss"),
+    func.count(assignments.c.evaluation_total).label("evaluations"),
+    func.sum(assignments.c.evaluation_correct).label("correct"),
+    func.sum(assignments.c.evaluation_total).label("total"),
+    func.sum(assignments.c.evaluation_loss_sum).label("loss_sum"),
+)
+
+
+def _summed_evaluation(sums: Row[Any]) -> Evaluation | None:
+    if not sums.evaluations:
+        return None
+    return Evaluation(
+        correct=int(sums.correct), total=int(sums.total), loss_sum=float(sums.loss_sum)
+    )
+
+
+def _to_row(value: Assignment) -> dict[str, object]:
+    training, evaluation = value.training_metrics, value.evaluation
+    return {
+        "id": value.id,
+        "task_id": value.task_id,
+        "round_id": value.round_id,
+        "device_id": value.device_id,
+        "state": value.state.value,
+        "download_sha256": value.download_sha256,
+        "training_seed": _signed(value.training_seed),
+        "assigned_at": value.assigned_at,
+        "expires_at": value.expires_at,
+        "ended_at": value.ended_at,
+        "detail": value.detail,
+        "examples": None if training is None else training.examples,
+        "steps": None if training is None else training.steps,
+        "loss_mean": None if training is None else _finite(training.loss_mean),
+        "seconds": None if training is None else _finite(training.seconds),
+        "evaluation_correct": None if evaluation is None else evaluation.correct,
+        "evaluation_total": None if evaluation is None else evaluation.total,
+        "evaluation_loss_sum": None if evaluation is None else _finite(evaluation.loss_sum),
+        "revision": value.revision,
+    }
+
+
+def _from_row(row: Row[Any]) -> Assignment:
+    return Assignment(
+        id=row.id,
+        task_id=row.task_id,
+        round_id=row.round_id,
+        device_id=row.device_id,
+        state=AssignmentState(row.state),
+        download_sha256=row.download_sha256,
+        training_seed=row.training_seed % _WORD,
+        assigned_at=row.assigned_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+        detail=row.detail,
+        training_metrics=_training_from_row(row),
+        evaluation=_evaluation_from_row(row),
+        revision=row.revision,
+    )
+
+
+def _training_from_row(row: Row[Any]) -> TrainingMetrics | None:
+    if row.examples is None:
+        return None
+    return TrainingMetrics(
+        examples=row.examples, steps=row.steps, loss_mean=row.loss_mean, seconds=row.seconds
+    )
+
+
+def _evaluation_from_row(row: Row[Any]) -> Evaluation | None:
+    if row.evaluation_total is None:
+        return None
+    return Evaluation(
+        correct=row.evaluation_correct,
+        total=row.evaluation_total,
+        loss_sum=row.evaluation_loss_sum,
+    )
+
+
+_WORD = 1 << 64
+
+
+def _signed(seed: int) -> int:
+    return seed - _WORD if seed >= _WORD >> 1 else seed
+
+
+def _finite(number: float) -> float:
+    """SQLite would store NaN as NULL; callers refuse such numbers before they come here."""
+    if not math.isfinite(number):
+        raise ValueError(f"{number} can not be stored")
+    return number
