@@ -205,7 +205,9 @@ def _adam_step(
     mean = mean + np.float32(1 - rates.beta1) * (gradient - mean)
     square = square * np.float32(rates.beta2) + np.float32(1 - rates.beta2) * gradient * gradient
     correction = np.float32(math.sqrt(1 - rates.beta2**step))
-    scale: _Vector = np.sqrt(square) / correction + np.float32(rates.epsilon)
+    scale: _Vector = np.sqrt(square)
+    scale /= correction
+    scale += np.float32(rates.epsilon)
     step_size = np.float32(rates.learning_rate / (1 - rates.beta1**step))
     moved = weights - step_size * mean / scale
     return moved, OptimizerState(step=step, slots={"mean": mean, "square": square})
