@@ -44,7 +44,7 @@ class Driver:
             except StoreUnavailable as error:
                 log.warning("driver_waits_for_storage", error=str(error))
                 busy = False
-            except Exception:  # noqa: BLE001 - see below
+            except Exception:
                 # The one place where a bug in a step ends: a dead driver would stop every task.
                 log.exception("driver_step_failed")
                 busy = False
@@ -56,8 +56,8 @@ class Driver:
         self._sweep_if_due()
         tasks = self.store.read("driver_tasks", _open_tasks)
         TASKS_RUNNING.set(sum(task.state is TaskState.RUNNING for task in tasks))
-        # A list, so that one busy task does not keep the others from their step.
-        return any([self._advance(task.id) for task in tasks])
+        # Counted rather than any()ed, so that one busy task does not keep the others waiting.
+        return sum(self._advance(task.id) for task in tasks) > 0
 
     def _advance(self, task_id: UUID) -> bool:
         try:
@@ -67,7 +67,7 @@ class Driver:
             log.info("driver_lost_race", task_id=str(task_id), error=str(lost))
             return False
         except ConservationBroken as broken:
-            log.error("conservation_broken", task_id=str(task_id), error=str(broken))
+            log.critical("conservation_broken", task_id=str(task_id), error=str(broken))
             return False
 
     def _sweep_if_due(self) -> None:

@@ -39,7 +39,8 @@ class ServiceSettings(BaseSettings):
     drain_seconds: float = Field(default=10, ge=0, le=600)
     # A stream that sends nothing for so long is ended.
     chunk_idle_seconds: float = Field(default=15, gt=0, le=600)
-    upload_seconds: float = Field(default=120, gt=0, le=3600)
+    # One upload or download may take this long.
+    transfer_seconds: float = Field(default=120, gt=0, le=3600)
     # Bytes of uploads that may be in memory at once, over all devices.
     upload_bytes_in_flight: int = Field(default=256 << 20, ge=1 << 20)
 

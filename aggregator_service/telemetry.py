@@ -25,9 +25,7 @@ RPC_SECONDS: Final = Histogram(
     "flasc_rpc_seconds", "Time to answer a device's call.", ["method", "code"]
 )
 REFUSALS: Final = Counter("flasc_refusals", "Requests refused, by reason.", ["reason"])
-UPDATES_ACCEPTED: Final = Counter(
-    "flasc_updates_accepted", "Updates that count, repeats left out."
-)
+UPDATES_ACCEPTED: Final = Counter("flasc_updates_accepted", "Updates that count, repeats left out.")
 PAYLOAD_BYTES: Final = Counter(
     "flasc_payload_bytes", "Payload bytes sent to and received from devices.", ["direction"]
 )

@@ -1,9 +1,9 @@
 """One device's part in one round.
 
-    TRAINING ──update accepted──▶ ACCEPTED
-        │────evaluation round, counts reported──▶ EVALUATED
-        │────device says so──▶ ABANDONED | FAILED
-        └────round over, or time over──▶ EXPIRED
+TRAINING ──update accepted──▶ ACCEPTED
+    │────evaluation round, counts reported──▶ EVALUATED
+    │────device says so──▶ ABANDONED | FAILED
+    └────round over, or time over──▶ EXPIRED
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def policy_to_json(policy: RoundPolicy) -> dict[str, Json]:
 def policy_from_json(data: Mapping[str, Json]) -> RoundPolicy:
     """Raises TypeError or ValueError that names the field."""
     fields: dict[str, Json] = dict(data)
-    spans = {
+    spans: dict[str, Any] = {
         name: timedelta(seconds=_real(fields.pop(f"{name}_seconds"), f"{name}_seconds"))
         for name in _POLICY_SECONDS
         if f"{name}_seconds" in fields

@@ -1,9 +1,9 @@
 """A task: one adapter to fine-tune, how, and until when.
 
-    RUNNING ◀──resume / pause──▶ PAUSED
-       │  rounds done, target met   │
-       ▼                            ▼
-    COMPLETED                  CANCELLED  (from either)
+RUNNING ◀──resume / pause──▶ PAUSED
+   │  rounds done, target met   │
+   ▼                            ▼
+COMPLETED                  CANCELLED  (from either)
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class TaskState(StrEnum):
 
 TRANSITIONS: Final[Mapping[TaskState, frozenset[TaskState]]] = MappingProxyType(
     {
-        TaskState.RUNNING: frozenset(
-            {TaskState.PAUSED, TaskState.COMPLETED, TaskState.CANCELLED}
-        ),
+        TaskState.RUNNING: frozenset({TaskState.PAUSED, TaskState.COMPLETED, TaskState.CANCELLED}),
         TaskState.PAUSED: frozenset({TaskState.RUNNING, TaskState.CANCELLED}),
         TaskState.COMPLETED: frozenset(),
         TaskState.CANCELLED: frozenset(),

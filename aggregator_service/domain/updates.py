@@ -1,6 +1,6 @@
 """An accepted update: an entry of the ledger, and its payload for as long as it is needed.
 
-    ACCEPTED ──in an accumulator──▶ FOLDED ──round over, payload destroyed──▶ SCRUBBED
+ACCEPTED ──in an accumulator──▶ FOLDED ──round over, payload destroyed──▶ SCRUBBED
 """
 
 from __future__ import annotations
