@@ -151,9 +151,7 @@ class Assignments(Protocol):
 
     def figures(self, round_id: UUID) -> RoundFigures: ...
 
-    def page(
-        self, round_id: UUID, *, limit: int, after: UUID | None
-    ) -> Sequence[AssignmentRecord]:
+    def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         """In order of id."""
 
 

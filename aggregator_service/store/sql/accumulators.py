@@ -47,9 +47,7 @@ class SqlAccumulators:
     def commit(self, progress: FoldProgress, *, token: UUID) -> None:
         query = (
             _of_shard(progress.round_id, progress.shard)
-            .where(
-                accumulators.c.lease_token == token, accumulators.c.version == progress.version
-            )
+            .where(accumulators.c.lease_token == token, accumulators.c.version == progress.version)
             .values(
                 version=progress.version + 1,
                 blob_key=progress.key,

@@ -22,15 +22,11 @@ class SqlAdapters:
     connection: Connection
 
     def add(self, adapter: Adapter) -> None:
-        if not insert_if_absent(
-            self.connection, adapters, _to_row(adapter), "task_id", "version"
-        ):
+        if not insert_if_absent(self.connection, adapters, _to_row(adapter), "task_id", "version"):
             raise LostRace(f"task {adapter.task_id} has an adapter {adapter.version} already")
 
     def get(self, task_id: UUID, version: int) -> Adapter | None:
-        query = select(adapters).where(
-            adapters.c.task_id == task_id, adapters.c.version == version
-        )
+        query = select(adapters).where(adapters.c.task_id == task_id, adapters.c.version == version)
         row = self.connection.execute(query).first()
         return None if row is None else _from_row(row)
 

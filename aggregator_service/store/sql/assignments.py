@@ -114,9 +114,7 @@ class SqlAssignments:
             evaluation=_summed_evaluation(sums),
         )
 
-    def page(
-        self, round_id: UUID, *, limit: int, after: UUID | None
-    ) -> Sequence[AssignmentRecord]:
+    def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         query = select(assignments).where(assignments.c.round_id == round_id)
         if after is not None:
             query = query.where(assignments.c.id > after)

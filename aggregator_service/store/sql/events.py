@@ -44,7 +44,9 @@ class SqlEvents:
         query = select(events).where(events.c.sequence > sequence)
         if task_id is not None:
             query = query.where(events.c.task_id == task_id)
-        return [_from_row(row) for row in self._settled(query.order_by("sequence").limit(limit))]
+        return [
+            _from_row(row) for row in self._settled(query.order_by(events.c.sequence).limit(limit))
+        ]
 
     def last_sequence(self) -> int:
         highest = self._settled(select(func.max(events.c.sequence).label("highest")))

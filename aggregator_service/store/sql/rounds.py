@@ -58,9 +58,7 @@ class SqlRounds:
             raise LostRace(f"round {changed.id} has moved past revision {changed.revision}")
 
     def take_seat(self, round_id: UUID, seats: int) -> bool:
-        query = update(cohorts).where(
-            cohorts.c.round_id == round_id, cohorts.c.seats_taken < seats
-        )
+        query = update(cohorts).where(cohorts.c.round_id == round_id, cohorts.c.seats_taken < seats)
         taken = query.values(seats_taken=cohorts.c.seats_taken + 1)
         return self.connection.execute(taken).rowcount == 1
 

@@ -24,7 +24,9 @@ def insert_if_absent(
     """
     returned = table.c[key[0]]
     if connection.dialect.name == "postgresql":
-        on_postgres = postgresql.insert(table).values(row).on_conflict_do_nothing(index_elements=key)
+        on_postgres = (
+            postgresql.insert(table).values(row).on_conflict_do_nothing(index_elements=key)
+        )
         return connection.execute(on_postgres.returning(returned)).first() is not None
     on_sqlite = sqlite.insert(table).values(row).on_conflict_do_nothing(index_elements=key)
     return connection.execute(on_sqlite.returning(returned)).first() is not None
@@ -38,9 +40,7 @@ def add_to_counter(
     grown = {counter: table.c[counter] + 1}
     if connection.dialect.name == "postgresql":
         on_postgres = postgresql.insert(table).values(row)
-        connection.execute(
-            on_postgres.on_conflict_do_update(index_elements=list(key), set_=grown)
-        )
+        connection.execute(on_postgres.on_conflict_do_update(index_elements=list(key), set_=grown))
     else:
         on_sqlite = sqlite.insert(table).values(row)
         connection.execute(on_sqlite.on_conflict_do_update(index_elements=list(key), set_=grown))

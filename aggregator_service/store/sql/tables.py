@@ -1,12 +1,12 @@
 """The tables, their keys and what every row must satisfy.
 
-    tasks ◀── adapters
-      ▲
-      └── rounds ◀── cohorts, accumulators
-            ▲
-            └── assignments ──▶ devices        api_keys   rejections   events
-                    ▲
-                    └── updates
+tasks ◀── adapters
+  ▲
+  └── rounds ◀── cohorts, accumulators
+        ▲
+        └── assignments ──▶ devices        api_keys   rejections   events
+                ▲
+                └── updates
 """
 
 from __future__ import annotations

@@ -26,9 +26,7 @@ class SqlUpdates:
     connection: Connection
 
     def add_if_absent(self, update: Update) -> bool:
-        return insert_if_absent(
-            self.connection, updates, _to_row(update), "round_id", "device_id"
-        )
+        return insert_if_absent(self.connection, updates, _to_row(update), "round_id", "device_id")
 
     def get(self, round_id: UUID, device_id: UUID) -> Update | None:
         query = select(updates).where(
@@ -83,9 +81,7 @@ class SqlUpdates:
             number += 1
             weight_sum += row.weight
             id_xor ^= int.from_bytes(sha256(row.id.bytes).digest(), "big")
-        return LedgerSummary(
-            count=number, weight_sum=weight_sum, id_xor=id_xor.to_bytes(32, "big")
-        )
+        return LedgerSummary(count=number, weight_sum=weight_sum, id_xor=id_xor.to_bytes(32, "big"))
 
     def scrub(self, round_id: UUID) -> Sequence[str]:
         in_round = updates.c.round_id == round_id

@@ -1,0 +1,155 @@
+"""Blobs as files of one folder, durable when `put` returns.
+
+    .incoming/<random> ──write, fsync──▶ rename to its key ──▶ fsync of the folders above it
+
+A crash leaves either the whole blob or none; what it leaves in .incoming is swept at a later start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, Final
+from uuid import uuid4
+
+from aggregator_service.store.base import StoreUnavailable
+from aggregator_service.store.blobs import BlobMissing
+
+__all__ = ["FolderBlobs"]
+
+_KEY: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
+_PREFIX: Final = re.compile(r"([a-z0-9-]+/)*[a-z0-9-]*")
+_INCOMING: Final = ".incoming"
+# No write takes this long, so older files belong to a process that has died.
+_STALE: Final = timedelta(hours=1)
+# What opening a file says where there is none, or where its key names a folder.
+_ABSENT: Final = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
+class FolderBlobs:
+    """Several processes may share a folder of one host; a network folder must keep fsync's word."""
+
+    def __init__(self, folder: Path) -> None:
+        """Creates the folder; raises StoreUnavailable where that fails."""
+        self._folder = folder
+        self._incoming = folder / _INCOMING
+        # Folders whose names are known to be on disk.
+        self._durable: set[Path] = set()
+        with _unavailable(f"the blob folder {folder} can not be used"):
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            _sync_folder(folder.parent)
+            self._sweep()
+
+    def put(self, key: str, data: bytes) -> None:
+        target = self._path(key)
+        with _unavailable(f"blob {key} can not be written"):
+            if not target.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._write_incoming(data).replace(target)
+            # For a blob that is there already too: who put it may not have come this far.
+            _sync_folder(target.parent)
+            self._sync_names(target.parent)
+
+    def get(self, key: str) -> bytes:
+        with self._open(key) as file:
+            return file.read()
+
+    def read(self, key: str, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0:
+            raise ValueError("offset and length must not be negative")
+        with self._open(key) as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _unavailable(f"blob {key} can not be deleted"), suppress(*_ABSENT):
+            path.unlink()
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        if not _PREFIX.fullmatch(prefix):
+            raise ValueError(f"{prefix!r} is no beginning of a blob key")
+        start = self._folder / prefix.rpartition("/")[0]
+        for folder, subfolders, files in os.walk(start):
+            if _INCOMING in subfolders:
+                subfolders.remove(_INCOMING)
+            for file in files:
+                key = Path(folder, file).relative_to(self._folder).as_posix()
+                if key.startswith(prefix):
+                    yield key
+
+    def check_ready(self) -> None:
+        with _unavailable(f"the blob folder {self._folder} can not be written"):
+            self._write_incoming(b"ready?").unlink()
+
+    def _path(self, key: str) -> Path:
+        """Refuses by ValueError whatever could name a file outside the folder."""
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is no blob key")
+        return self._folder / key
+
+    @contextmanager
+    def _open(self, key: str) -> Iterator[BinaryIO]:
+        path = self._path(key)
+        with _unavailable(f"blob {key} can not be read"):
+            try:
+                file = path.open("rb")
+            except _ABSENT:
+                raise BlobMissing(key) from None
+            with file:
+                yield file
+
+    def _write_incoming(self, data: bytes) -> Path:
+        incoming = self._incoming / uuid4().hex
+        try:
+            with incoming.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            # Half a file on a full disk is the first thing to go.
+            with suppress(OSError):
+                incoming.unlink(missing_ok=True)
+            raise
+        return incoming
+
+    def _sync_names(self, folder: Path) -> None:
+        """Makes the names of `folder` and of those above it durable, once per process."""
+        if folder in self._durable:
+            return
+        for above in folder.parents:
+            if not above.is_relative_to(self._folder):
+                break
+            _sync_folder(above)
+        self._durable.add(folder)
+
+    def _sweep(self) -> None:
+        """Compares the file system's times with each other, never with this machine's clock."""
+        probe = self._write_incoming(b"")
+        stale = probe.stat().st_mtime - _STALE.total_seconds()
+        probe.unlink()
+        for left in self._incoming.iterdir():
+            # Another process may be done with its file, or be sweeping too.
+            with suppress(FileNotFoundError):
+                if left.stat().st_mtime < stale:
+                    left.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _unavailable(message: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"{message}: {error.strerror}") from error
