@@ -1,0 +1,86 @@
+"""Trying again: exponential, with full jitter, bounded, and only where repeating is safe."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from client_sdk._errors import ServiceError
+
+__all__ = ["CALL_RETRIES", "SESSION_RETRIES", "Retrier", "RetryPolicy"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """The n-th wait is uniform in [0, min(first * 2**(n-1), max)] seconds.
+
+    A wait that the service asks for comes on top. No wait starts that would end beyond
+    `total_seconds` after the first attempt.
+    """
+
+    max_attempts: int
+    first_delay_seconds: float
+    max_delay_seconds: float
+    total_seconds: float
+
+
+# One call over a link that comes and goes.
+CALL_RETRIES: Final = RetryPolicy(
+    max_attempts=6, first_delay_seconds=0.5, max_delay_seconds=20.0, total_seconds=120.0
+)
+# A whole check-in cycle while the service is away, or the device is in a tunnel.
+SESSION_RETRIES: Final = RetryPolicy(
+    max_attempts=60, first_delay_seconds=5.0, max_delay_seconds=600.0, total_seconds=6 * 3600.0
+)
+
+
+class Retrier:
+    """Runs calls under one policy. `on_retry` hears of attempt, delay and cause before a wait."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        rng: random.Random,
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._sleep = sleep
+        self._rng = rng
+
+    def run(
+        self, call: Callable[[], _T], on_retry: Callable[[int, float, ServiceError], None]
+    ) -> _T:
+        """Return what `call` returns; the last ServiceError escapes when the bounds are reached."""
+        started = self._clock()
+        attempt = 1
+        while True:
+            try:
+                return call()
+            except ServiceError as error:
+                if not error.retryable or attempt >= self._policy.max_attempts:
+                    raise
+                delay = self._delay(attempt, error)
+                if self._clock() - started + delay > self._policy.total_seconds:
+                    raise
+                on_retry(attempt, delay, error)
+            self._sleep(delay)
+            attempt += 1
+
+    def pause(self) -> None:
+        """Wait as before a second attempt."""
+        self._sleep(self._backoff(1))
+
+    def _delay(self, attempt: int, error: ServiceError) -> float:
+        asked = error.retry_after.total_seconds() if error.retry_after else 0.0
+        return max(asked, 0.0) + self._backoff(attempt)
+
+    def _backoff(self, attempt: int) -> float:
+        longest = self._policy.first_delay_seconds * 2.0 ** (attempt - 1)
+        return self._rng.uniform(0.0, min(longest, self._policy.max_delay_seconds))

@@ -1,0 +1,134 @@
+"""The device service as typed calls over one channel, without generated gRPC stubs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Final, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from client_sdk._errors import translate
+from flasc_core.pb.v1 import device_service_pb2 as pb
+
+__all__ = ["CLIENT_VERSION", "DeviceService", "open_channel"]
+
+_DISTRIBUTION: Final = "flasc-service"
+
+
+def _version() -> str:
+    try:
+        return metadata.version(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        # Run from a source tree that is not installed.
+        return "source"
+
+
+CLIENT_VERSION: Final = f"flasc-python/{_version()}"
+
+_OPTIONS: Final = (
+    ("grpc.primary_user_agent", CLIENT_VERSION),
+    # Retries are the participant's: it knows what is safe to repeat and keeps the bytes.
+    ("grpc.enable_retries", 0),
+    # A mobile link may be away for seconds without being dead, and radios cost battery: ask rarely,
+    # wait long, and never ask while nothing is under way.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.max_reconnect_backoff_ms", 30_000),
+)
+
+# A small call's limit; transfers get more by their size, down to the slowest link worth using.
+_CALL_SECONDS: Final = 30.0
+_SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+
+
+def open_channel(
+    address: str, *, tls_root_certificates: bytes | None, insecure: bool
+) -> grpc.Channel:
+    """Return a lazy channel; ValueError where certificates come with `insecure`."""
+    if not insecure:
+        credentials = grpc.ssl_channel_credentials(root_certificates=tls_root_certificates)
+        return grpc.secure_channel(address, credentials, options=_OPTIONS)
+    if tls_root_certificates is not None:
+        raise ValueError("tls_root_certificates have no use with insecure=True; leave one out")
+    return grpc.insecure_channel(address, options=_OPTIONS)
+
+
+class DeviceService:
+    """One method per rpc. Each has a deadline and raises ServiceError, never grpc.RpcError."""
+
+    def __init__(self, channel: grpc.Channel, *, credential: str) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {credential}"),)
+
+    def check_in(self, request: pb.CheckInRequest) -> pb.CheckInResponse:
+        return self._unary("CheckIn", request, pb.CheckInResponse, _CALL_SECONDS)
+
+    def report_outcome(self, request: pb.ReportOutcomeRequest) -> pb.ReportOutcomeResponse:
+        return self._unary("ReportOutcome", request, pb.ReportOutcomeResponse, _CALL_SECONDS)
+
+    def submit_update(self, request: pb.SubmitUpdateRequest) -> pb.SubmitUpdateResponse:
+        seconds = _transfer_seconds(len(request.payload))
+        return self._unary("SubmitUpdate", request, pb.SubmitUpdateResponse, seconds)
+
+    def stream_update(
+        self, parts: Iterable[pb.StreamUpdateRequest], *, size_bytes: int
+    ) -> pb.StreamUpdateResponse:
+        call = self._channel.stream_unary(
+            _path("StreamUpdate"),
+            request_serializer=pb.StreamUpdateRequest.SerializeToString,
+            response_deserializer=pb.StreamUpdateResponse.FromString,
+        )
+        with _translated():
+            return call(iter(parts), timeout=_transfer_seconds(size_bytes), metadata=self._metadata)
+
+    def download_adapter(
+        self, request: pb.DownloadAdapterRequest, *, size_bytes: int
+    ) -> Generator[pb.DownloadAdapterResponse, None, None]:
+        """Yield the parts as they arrive; closing the iterator ends the call."""
+        call = self._channel.unary_stream(
+            _path("DownloadAdapter"),
+            request_serializer=pb.DownloadAdapterRequest.SerializeToString,
+            response_deserializer=pb.DownloadAdapterResponse.FromString,
+        )
+        with _translated():
+            responses = call(
+                request, timeout=_transfer_seconds(size_bytes), metadata=self._metadata
+            )
+            try:
+                yield from responses
+            finally:
+                responses.cancel()
+
+    def _unary(
+        self, name: str, request: _Request, response: type[_Response], seconds: float
+    ) -> _Response:
+        serialize: Callable[[_Request], bytes] = type(request).SerializeToString
+        call = self._channel.unary_unary(
+            _path(name), request_serializer=serialize, response_deserializer=response.FromString
+        )
+        with _translated():
+            return call(request, timeout=seconds, metadata=self._metadata)
+
+
+def _path(name: str) -> str:
+    service = pb.DESCRIPTOR.services_by_name["DeviceService"]
+    return f"/{service.full_name}/{service.methods_by_name[name].name}"
+
+
+def _transfer_seconds(size_bytes: int) -> float:
+    return _CALL_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise translate(error) from error

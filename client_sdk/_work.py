@@ -1,0 +1,203 @@
+"""One assignment's work on the device: fetch, score, train, and make durable what will be sent."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+
+from client_sdk import _transfer
+from client_sdk._errors import ProtocolError, ServiceError, TrainingFailed, translate_refusal
+from client_sdk._retry import Retrier
+from client_sdk._rpc import DeviceService
+from client_sdk._state import PendingUpdate, StateFolder
+from client_sdk._task import Task
+from client_sdk.events import Downloaded, Evaluated, Event, Retrying, Trained, TrainingProgressed
+from client_sdk.trainer import Evaluation, Trainer, TrainingResult
+from flasc_core import wire
+from flasc_core.errors import Refusal
+from flasc_core.methods import UploadRule, apply_upload_rule, start_from
+from flasc_core.pb.v1 import device_service_pb2 as pb
+from flasc_core.sparse import SparseVector
+
+__all__ = ["StopRequested", "Worker"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+# Weights are the service's own business; only updates have a bound.
+_ANY_WEIGHT: Final = float(np.finfo(np.float32).max)
+
+
+class StopRequested(Exception):
+    """The app asked to stop; raised wherever a step may end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What work on an assignment needs. Raises ServiceError, TrainingFailed and StopRequested."""
+
+    service: DeviceService
+    calls: Retrier
+    state: StateFolder
+    trainer: Trainer
+    on_event: Callable[[Event], None]
+    check_stopped: Callable[[], None]
+
+    def told_of(self, call: str) -> Callable[[int, float, ServiceError], None]:
+        """Return a listener that passes retries of `call` on as events."""
+
+        def on_retry(attempt: int, delay_seconds: float, error: ServiceError) -> None:
+            _log.info("%s failed, trying again in %.1f s: %s", call, delay_seconds, error)
+            self.on_event(
+                Retrying(call=call, attempt=attempt, delay_seconds=delay_seconds, cause=str(error))
+            )
+
+        return on_retry
+
+    def fetch(self, assignment: pb.Assignment, task: Task) -> SparseVector:
+        """Return the adapter to start from, resuming what an earlier try left on disk."""
+        received_before = self.state.totals.payload_bytes_received
+        payload = _transfer.download(
+            self.service,
+            self.calls,
+            self.state.open_download(assignment.download.sha256),
+            assignment,
+            dim=task.layout.dim,
+            on_received=self.state.count_received,
+            on_retry=self.told_of("DownloadAdapter"),
+        )
+        start = _read_download(task, payload)
+        self.on_event(
+            Downloaded(
+                round_number=assignment.round_number,
+                payload_bytes=self.state.totals.payload_bytes_received - received_before,
+                nonzeros=start.nnz,
+            )
+        )
+        return start
+
+    def evaluate(self, assignment: pb.Assignment, start: SparseVector) -> Evaluation | None:
+        self.check_stopped()
+        evaluation = _guarded("evaluation", lambda: self.trainer.evaluate(start_from(start)))
+        if evaluation is not None:
+            self.on_event(Evaluated(round_number=assignment.round_number, evaluation=evaluation))
+        return evaluation
+
+    def train(
+        self,
+        assignment: pb.Assignment,
+        task: Task,
+        start: SparseVector,
+        evaluation: Evaluation | None,
+    ) -> PendingUpdate:
+        """Return the encoded update, which is on disk by then."""
+        self.check_stopped()
+        rule = _read_upload_rule(assignment)
+        result = _guarded(
+            "training",
+            lambda: self.trainer.train(
+                start_from(start), task.plan, assignment.training_seed, self._on_step
+            ),
+        )
+        vector = _select(task, rule, result)
+        pending = _encode(task, assignment, result, evaluation, vector)
+        self.state.save_pending(pending)
+        self.on_event(
+            Trained(
+                round_number=assignment.round_number,
+                examples=result.examples,
+                steps=result.steps,
+                loss_mean=result.loss_mean,
+                seconds=result.seconds,
+                nonzeros=vector.nnz,
+                payload_bytes=len(pending.request.payload),
+            )
+        )
+        return pending
+
+    def _on_step(self, step: int, total: int) -> None:
+        self.on_event(TrainingProgressed(step=step, total=total))
+        self.check_stopped()
+
+
+def _guarded(what: str, work: Callable[[], _T]) -> _T:
+    # The app's own code: whatever it raises costs this assignment, not the device. Only the type
+    # goes to the operator, since a message can quote training data.
+    try:
+        return work()
+    except (StopRequested, TrainingFailed):
+        raise
+    except Exception as error:
+        _log.exception("%s failed", what)
+        raise TrainingFailed(f"{what} failed: {type(error).__name__}") from error
+
+
+def _read_download(task: Task, payload: bytes) -> SparseVector:
+    dim = task.layout.dim
+    limits = wire.DecodeLimits(dim=dim, max_nnz=dim, max_abs_value=_ANY_WEIGHT, min_nnz=0)
+    try:
+        return wire.decode(payload, limits)
+    except Refusal as refusal:
+        raise ProtocolError(f"the download cannot be read: {refusal.message}") from refusal
+
+
+def _read_upload_rule(assignment: pb.Assignment) -> UploadRule:
+    try:
+        return UploadRule.from_message(assignment.upload_rule)
+    except Refusal as refusal:
+        raise translate_refusal(refusal) from refusal
+
+
+def _select(task: Task, rule: UploadRule, result: TrainingResult) -> SparseVector:
+    """Return what of the update is sent; TrainingFailed for one that the task would refuse."""
+    update = result.update
+    if update.dtype != np.float32 or update.shape != (task.layout.dim,):
+        raise TrainingFailed(
+            f"the trainer's update is {update.dtype} of shape {update.shape}, "
+            f"not float32 of shape ({task.layout.dim},)"
+        )
+    try:
+        vector = apply_upload_rule(task.layout, update, rule)
+    except Refusal as refusal:
+        raise TrainingFailed(refusal.message) from refusal
+    largest = float(np.abs(vector.values).max())
+    if largest > task.max_abs_value:
+        raise TrainingFailed(
+            f"the largest change is {largest:g}, above the task's {task.max_abs_value:g}; "
+            "training diverges"
+        )
+    return vector
+
+
+def _encode(
+    task: Task,
+    assignment: pb.Assignment,
+    result: TrainingResult,
+    evaluation: Evaluation | None,
+    vector: SparseVector,
+) -> PendingUpdate:
+    payload = wire.encode(vector)
+    header = pb.UpdateHeader(
+        assignment_id=assignment.assignment_id,
+        payload_sha256=hashlib.sha256(payload).digest(),
+        payload_size_bytes=len(payload),
+        download_sha256=assignment.download.sha256,
+        weight=min(max(result.examples, 1), task.max_weight),
+        training_metrics=pb.TrainingMetrics(
+            examples=result.examples,
+            steps=result.steps,
+            loss_mean=result.loss_mean,
+            seconds=result.seconds,
+        ),
+        evaluation=None if evaluation is None else evaluation.to_message(),
+    )
+    return PendingUpdate(
+        round_number=assignment.round_number,
+        max_unary_payload_bytes=task.max_unary_payload_bytes,
+        request=pb.SubmitUpdateRequest(header=header, payload=payload),
+    )
