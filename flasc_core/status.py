@@ -64,7 +64,7 @@ def decode_status(data: bytes) -> StatusDetails:
                 retry = status_pb2.RetryInfo.FromString(detail.value)
                 retry_delay = retry.retry_delay.ToTimedelta()
     except (DecodeError, OverflowError, ValueError) as error:
-        raise ValueError("not a google.rpc.Status") from error
+        raise ValueError("the trailer is no status") from error
     return StatusDetails(
         code=status.code,
         message=status.message,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +16,19 @@ _PARTIAL_SEGMENTS: Final = 4_096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """The vector's own `dim`, how many nonzeros it may have, and how large one may be."""
+    """The vector's own `dim`, how many nonzeros it may have, and how large one may be.
+
+    ValueError for a `max_abs_value` that would let infinity or nothing pass.
+    """
 
     dim: int
     max_nnz: int
     max_abs_value: float
     min_nnz: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_abs_value < math.inf:
+            raise ValueError(f"max_abs_value must be above 0 and finite, not {self.max_abs_value}")
 
     @property
     def max_segments(self) -> int:

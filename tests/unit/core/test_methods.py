@@ -1,0 +1,302 @@
+"""What FLASC sends down and asks back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flasc_core.errors import Reason, Refusal
+from flasc_core.json_value import JsonValue
+from flasc_core.layout import Role
+from flasc_core.methods import (
+    Flasc,
+    KeepLargest,
+    UploadRule,
+    apply_upload_rule,
+    mask_composition,
+    method_from_json,
+    start_from,
+)
+from flasc_core.pb.v1 import device_service_pb2, layout_pb2
+from tests.unit.core.builders import a_layout, a_vector, finite_floats
+
+LORA = frozenset({Role.LORA_A, Role.LORA_B})
+HEAD = frozenset({Role.HEAD})
+EVERYTHING = LORA | HEAD
+
+
+def a_rule(count: int = 3, *, clip_norm: float = 0.0) -> UploadRule:
+    return UploadRule(groups=(KeepLargest(roles=EVERYTHING, count=count),), clip_norm=clip_norm)
+
+
+def an_update(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def test_dense_lora_sends_every_coordinate_both_ways() -> None:
+    method, layout = Flasc(download_density=1, upload_density=1), a_layout()
+    weights = np.zeros(10, dtype=np.float32)
+    assert method.select_download(layout, weights, 0).nnz == 10
+    assert method.upload_rule(layout, 0).max_count == 10
+
+
+def test_a_zero_inside_the_download_mask_is_sent_as_a_zero() -> None:
+    weights = an_update(0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    download = Flasc(download_density=0.3, upload_density=1).select_download(a_layout(), weights, 0)
+    assert download == a_vector([0, 1, 2], [0.5, 0, 0])
+
+
+def test_training_starts_from_zero_wherever_nothing_was_sent() -> None:
+    weights = an_update(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    download = Flasc(download_density=0.2, upload_density=1).select_download(a_layout(), weights, 0)
+    assert start_from(download).tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 9, 10]
+
+
+def test_without_a_head_density_the_head_is_ranked_with_the_rest() -> None:
+    method, layout = Flasc(download_density=0.2, upload_density=0.5), a_layout()
+    weights = an_update(9, 8, 7, 6, 5, 4, 3, 2, 1, 1)
+    assert method.select_download(layout, weights, 0).indices.tolist() == [0, 1]
+    assert method.upload_rule(layout, 0) == UploadRule(
+        groups=(KeepLargest(roles=EVERYTHING, count=5),)
+    )
+
+
+def test_with_a_head_density_the_head_is_ranked_alone_both_ways() -> None:
+    method = Flasc(download_density=0.25, upload_density=0.5, head_density=0.5)
+    layout = a_layout()
+    weights = an_update(9, 8, 7, 6, 5, 4, 3, 2, 0, -1)
+    assert method.select_download(layout, weights, 0).indices.tolist() == [0, 1, 9]
+    assert method.upload_rule(layout, 0).groups == (
+        KeepLargest(roles=LORA, count=4),
+        KeepLargest(roles=HEAD, count=1),
+    )
+
+
+def test_a_head_density_means_nothing_to_a_layout_without_a_head() -> None:
+    method = Flasc(download_density=0.5, upload_density=0.5, head_density=0.001)
+    layout = a_layout(head=0)
+    method.check(layout)
+    assert method.upload_rule(layout, 0).groups == (KeepLargest(roles=LORA, count=4),)
+
+
+def test_densities_decay_in_steps_and_keep_at_least_one_coordinate() -> None:
+    method = Flasc(download_density=1, upload_density=0.5, decay=0.5, decay_every=2)
+    layout = a_layout(a=8, b=8, head=0)
+    counts = [method.upload_rule(layout, number).max_count for number in (0, 1, 2, 3, 4, 100_000)]
+    assert counts == [8, 8, 4, 4, 2, 1]
+
+
+def test_the_head_density_does_not_decay() -> None:
+    method = Flasc(download_density=1, upload_density=1, head_density=0.5, decay=0.1)
+    assert method.upload_rule(a_layout(a=50, b=50, head=10), 1).groups == (
+        KeepLargest(roles=LORA, count=10),
+        KeepLargest(roles=HEAD, count=5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("density", "refused"), [(0.1, False), (math.nextafter(0.1, 0), True), (0.05, True)]
+)
+def test_a_density_that_keeps_nothing_is_refused(density: float, refused: bool) -> None:
+    layout = a_layout()
+    for method in (
+        Flasc(download_density=density, upload_density=1),
+        Flasc(download_density=1, upload_density=density),
+    ):
+        if refused:
+            with pytest.raises(Refusal) as refusal:
+                method.check(layout)
+            assert refusal.value.reason is Reason.CONFIGURATION
+        else:
+            method.check(layout)
+
+
+@pytest.mark.parametrize(("density", "refused"), [(0.5, False), (0.49, True)])
+def test_a_head_density_that_keeps_nothing_is_refused(density: float, refused: bool) -> None:
+    method = Flasc(download_density=1, upload_density=1, head_density=density)
+    if refused:
+        with pytest.raises(Refusal, match="keeps none of 2"):
+            method.check(a_layout(head=2))
+    else:
+        method.check(a_layout(head=2))
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"download_density": 0},
+        {"download_density": 1.01},
+        {"upload_density": -0.1},
+        {"upload_density": math.nan},
+        {"head_density": 0},
+        {"head_density": 2},
+        {"decay": 0},
+        {"decay": 1.5},
+        {"decay_every": 0},
+        {"clip_norm": -1},
+        {"clip_norm": math.inf},
+        {"clip_norm": math.nan},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings_: dict[str, float]) -> None:
+    with pytest.raises(Refusal) as refusal:
+        Flasc(**{"download_density": 1, "upload_density": 1, **settings_})  # type: ignore[arg-type]
+    assert refusal.value.reason is Reason.CONFIGURATION
+
+
+def test_each_group_keeps_its_own_largest() -> None:
+    rule = UploadRule(
+        groups=(
+            KeepLargest(roles=HEAD, count=1),
+            KeepLargest(roles=frozenset({Role.LORA_A}), count=2),
+        )
+    )
+    sent = apply_upload_rule(a_layout(), an_update(1, -4, 3, 2, 90, 80, 70, 60, 5, 7), rule)
+    assert sent == a_vector([1, 2, 9], [-4, 3, 7])
+
+
+def test_ties_in_an_update_are_sent_as_exact_zeros() -> None:
+    sent = apply_upload_rule(a_layout(), an_update(0, 0, 0, 0, 0, 0, 0, 0, 0, 5), a_rule(3))
+    assert sent == a_vector([0, 1, 9], [0, 0, 5])
+
+
+def test_clipping_looks_only_at_what_is_sent() -> None:
+    update = an_update(3, 4, 2, 2, 2, 2, 2, 2, 2, 2)
+    assert apply_upload_rule(a_layout(), update, a_rule(2, clip_norm=5)) == a_vector([0, 1], [3, 4])
+    clipped = apply_upload_rule(a_layout(), update, a_rule(2, clip_norm=2.5))
+    assert clipped == a_vector([0, 1], [1.5, 2])
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.float32, 10, elements=finite_floats()),
+    st.integers(1, 10),
+    st.floats(1e-3, 1e3),
+)
+def test_what_is_sent_has_the_rule_s_count_and_stays_within_its_norm(
+    update: np.ndarray, count: int, clip_norm: float
+) -> None:
+    free = apply_upload_rule(a_layout(), update, a_rule(count))
+    clipped = apply_upload_rule(a_layout(), update, a_rule(count, clip_norm=clip_norm))
+    assert clipped.nnz == free.nnz == count
+    assert np.array_equal(clipped.indices, free.indices)
+    assert np.linalg.norm(clipped.values.astype(np.float64)) <= clip_norm * (1 + 1e-6)
+    if np.linalg.norm(free.values.astype(np.float64)) < clip_norm * (1 - 1e-6):
+        assert clipped == free
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("position", [0, 9])
+def test_a_value_that_is_not_finite_is_refused_even_where_it_is_not_sent(
+    bad: float, position: int
+) -> None:
+    update = np.arange(1, 11, dtype=np.float32)
+    update[position] = bad
+    rule = UploadRule(groups=(KeepLargest(roles=frozenset({Role.LORA_B}), count=1),))
+    with pytest.raises(Refusal) as refusal:
+        apply_upload_rule(a_layout(), update, rule)
+    assert refusal.value.reason is Reason.NON_FINITE
+
+
+def test_a_rule_may_ask_for_all_there_is_and_no_more() -> None:
+    update = np.ones(10, dtype=np.float32)
+    assert apply_upload_rule(a_layout(), update, a_rule(10)).nnz == 10
+    with pytest.raises(Refusal) as refusal:
+        apply_upload_rule(a_layout(), update, a_rule(11))
+    assert refusal.value.reason is Reason.K_BUDGET
+
+
+def test_an_update_of_another_size_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        apply_upload_rule(a_layout(), np.ones(11, dtype=np.float32), a_rule())
+
+
+def test_a_mask_is_counted_by_role() -> None:
+    layout = a_layout(a=4, b=4, head=2)
+    assert mask_composition(layout, np.array([0, 3, 4, 9])) == {
+        Role.LORA_A: 2,
+        Role.LORA_B: 1,
+        Role.HEAD: 1,
+    }
+    assert mask_composition(layout, np.array([], dtype=np.int64)) == dict.fromkeys(Role, 0)
+
+
+def test_an_upload_rule_travels_as_a_message() -> None:
+    rule = Flasc(
+        download_density=1, upload_density=0.5, head_density=1, clip_norm=0.25
+    ).upload_rule(a_layout(), 0)
+    data = rule.to_message().SerializeToString()
+    assert UploadRule.from_message(device_service_pb2.UploadRule.FromString(data)) == rule
+
+
+def a_rule_message(**changes: object) -> device_service_pb2.UploadRule:
+    group: dict[str, object] = {"roles": [layout_pb2.TENSOR_ROLE_HEAD], "count": 1}
+    group |= {key: value for key, value in changes.items() if key != "clip_norm"}
+    return device_service_pb2.UploadRule(
+        groups=[device_service_pb2.KeepLargest(**group)],  # type: ignore[arg-type]
+        clip_norm=float(str(changes.get("clip_norm", 0))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (device_service_pb2.UploadRule(), Reason.FIELD_REQUIRED),
+        (a_rule_message(roles=[]), Reason.FIELD_REQUIRED),
+        (a_rule_message(roles=[0]), Reason.FIELD_REQUIRED),
+        (a_rule_message(roles=[99]), Reason.UNKNOWN_ENUM),
+        (a_rule_message(count=0), Reason.FIELD_RANGE),
+        (a_rule_message(clip_norm=-1), Reason.FIELD_RANGE),
+        (a_rule_message(clip_norm="nan"), Reason.FIELD_RANGE),
+        (
+            device_service_pb2.UploadRule(groups=[*a_rule_message().groups] * 2),
+            Reason.FIELD_RANGE,
+        ),
+    ],
+)
+def test_a_bad_upload_rule_is_refused(
+    message: device_service_pb2.UploadRule, reason: Reason
+) -> None:
+    with pytest.raises(Refusal) as refusal:
+        UploadRule.from_message(message)
+    assert refusal.value.reason is reason
+
+
+def test_a_method_travels_as_json() -> None:
+    method = Flasc(
+        download_density=0.25,
+        upload_density=0.0625,
+        head_density=1,
+        decay=0.98,
+        decay_every=5,
+        clip_norm=1.5,
+    )
+    assert method_from_json(method.to_json()) == method
+    minimal = method_from_json({"name": "flasc", "download_density": 1, "upload_density": 1})
+    assert minimal == Flasc(download_density=1, upload_density=1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"name": 3},
+        {"name": "unheard-of"},
+        {"name": "flasc"},
+        {"name": "flasc", "download_density": "1", "upload_density": 1},
+        {"name": "flasc", "download_density": True, "upload_density": 1},
+        {"name": "flasc", "download_density": 10**400, "upload_density": 1},
+        {"name": "flasc", "download_density": math.nan, "upload_density": 1},
+        {"name": "flasc", "download_density": 1, "upload_density": 1, "decay_every": 1.5},
+        {"name": "flasc", "download_density": 1, "upload_density": 1, "head_densty": 1},
+    ],
+)
+def test_a_bad_method_is_refused(data: dict[str, JsonValue]) -> None:
+    with pytest.raises(Refusal) as refusal:
+        method_from_json(data)
+    assert refusal.value.reason is Reason.CONFIGURATION
