@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["BlobMissing", "BlobStore"]
+__all__ = ["BlobMissing", "BlobStore", "check_key", "check_prefix"]
+
+_KEY: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
+_PREFIX: Final = re.compile(r"([a-z0-9-]+/)*[a-z0-9-]*")
 
 
 class BlobMissing(Exception):
@@ -35,3 +39,15 @@ class BlobStore(Protocol):
 
     def check_ready(self) -> None:
         """Raises StoreUnavailable unless a blob could be written now."""
+
+
+def check_key(key: str) -> None:
+    """Raises ValueError for what is no key: a store must never be led to another file."""
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no blob key")
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises ValueError for what no key begins with."""
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError(f"{prefix!r} is no beginning of a blob key")

@@ -8,7 +8,6 @@ A crash leaves either the whole blob or none; what it leaves in .incoming is swe
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -17,12 +16,10 @@ from typing import BinaryIO, Final
 from uuid import uuid4
 
 from aggregator_service.store.base import StoreUnavailable
-from aggregator_service.store.blobs import BlobMissing
+from aggregator_service.store.blobs import BlobMissing, check_key, check_prefix
 
 __all__ = ["FolderBlobs"]
 
-_KEY: Final = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
-_PREFIX: Final = re.compile(r"([a-z0-9-]+/)*[a-z0-9-]*")
 _INCOMING: Final = ".incoming"
 # No write takes this long, so older files belong to a process that has died.
 _STALE: Final = timedelta(hours=1)
@@ -71,8 +68,7 @@ class FolderBlobs:
             path.unlink()
 
     def keys(self, prefix: str) -> Iterator[str]:
-        if not _PREFIX.fullmatch(prefix):
-            raise ValueError(f"{prefix!r} is no beginning of a blob key")
+        check_prefix(prefix)
         start = self._folder / prefix.rpartition("/")[0]
         for folder, subfolders, files in os.walk(start):
             if _INCOMING in subfolders:
@@ -87,9 +83,7 @@ class FolderBlobs:
             self._write_incoming(b"ready?").unlink()
 
     def _path(self, key: str) -> Path:
-        """Refuses by ValueError whatever could name a file outside the folder."""
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no blob key")
+        check_key(key)
         return self._folder / key
 
     @contextmanager
