@@ -1,0 +1,349 @@
+"""Trains any PEFT model on a device's own examples, and reads and writes its adapter as a vector.
+
+The only module of the SDK that imports torch and peft. The functions at the end also serve
+operators, who make a task from a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from client_sdk._errors import TrainingFailed
+from client_sdk.trainer import Evaluation, TrainingPlan, TrainingResult
+from flasc_core.layout import AdapterLayout, Role, TensorSpec
+
+__all__ = [
+    "PeftTrainer",
+    "adapter_layout",
+    "adapter_weights",
+    "base_model_sha256",
+    "load_adapter_weights",
+    "peft_config_json",
+]
+
+Batch: TypeAlias = Mapping[str, Tensor]
+Loss: TypeAlias = Callable[[nn.Module, Batch], Tensor]
+Predict: TypeAlias = Callable[[nn.Module, Batch], Tensor]
+Collate: TypeAlias = Callable[[list[Any]], Batch]
+
+# What Hugging Face models leave out of their loss.
+_IGNORED_LABEL: Final = -100
+_EVALUATION_BATCH: Final = 64
+
+
+class PeftTrainer:
+    """A `Trainer` for a PEFT model and data sets of one device.
+
+    Batches are mappings of tensors. `loss(model, batch)` is the mean over the batch, by default the
+    model's own; `predict(model, batch)` has the shape of batch["labels"], by default the argmax of
+    the logits, and labels of -100 do not count. All of the adapter trains, densely, by fresh SGD
+    with momentum each time. As in the method's reference code the base model stays in evaluation
+    mode while LoRA dropout is active (arXiv 2406.05233). Training leaves the trained weights in
+    `model`; the update is relative to the weights that were given, bit for bit.
+
+    `base_model_sha256` spares the hashing where the app knows the digest of the file it loaded.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        train_dataset: Dataset[Any],
+        holdout_dataset: Dataset[Any] | None = None,
+        *,
+        loss: Loss | None = None,
+        predict: Predict | None = None,
+        collate: Collate | None = None,
+        device: str = "cpu",
+        base_model_sha256: bytes | None = None,
+    ) -> None:
+        self._layout: Final = adapter_layout(model)
+        self._model: Final[PeftModel] = model.to(device)
+        self._train_dataset: Final = train_dataset
+        self._holdout_dataset: Final = holdout_dataset
+        self._loss: Final = loss
+        self._predict: Final = predict
+        self._collate: Final = collate
+        self._device: Final = torch.device(device)
+        self._base_model_sha256 = base_model_sha256
+
+    @property
+    def layout(self) -> AdapterLayout:
+        return self._layout
+
+    @property
+    def base_model_sha256(self) -> bytes:
+        """Computed on first use; frozen tensors do not change."""
+        if self._base_model_sha256 is None:
+            self._base_model_sha256 = base_model_sha256(self._model)
+        return self._base_model_sha256
+
+    def evaluate(self, weights: NDArray[np.float32]) -> Evaluation | None:
+        """Raises TrainingFailed for a loss that is not finite."""
+        if self._holdout_dataset is None:
+            return None
+        load_adapter_weights(self._model, weights)
+        self._model.eval()
+        correct, total, loss_sum = 0, 0, 0.0
+        with torch.inference_mode():
+            for batch in self._batches(self._holdout_dataset, _EVALUATION_BATCH, None):
+                labels = batch["labels"]
+                counted = labels != _IGNORED_LABEL
+                loss, predicted = self._score(batch)
+                if predicted.shape != labels.shape:
+                    raise TrainingFailed(
+                        f"predictions have shape {tuple(predicted.shape)}, labels "
+                        f"{tuple(labels.shape)}; give the trainer a predict function"
+                    )
+                count = int(counted.sum())
+                correct += int((predicted == labels)[counted].sum())
+                total += count
+                loss_sum += float(loss) * count
+        if not math.isfinite(loss_sum):
+            raise TrainingFailed("the downloaded adapter's held-out loss is not finite")
+        return Evaluation(correct=correct, total=total, loss_sum=loss_sum)
+
+    def train(
+        self,
+        weights: NDArray[np.float32],
+        plan: TrainingPlan,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> TrainingResult:
+        """Raises TrainingFailed where there are no examples, and where training diverges."""
+        started = time.perf_counter()
+        load_adapter_weights(self._model, weights)
+        _set_training_mode(self._model)
+        with _seeded(seed, self._device):
+            steps, seen, loss_sum = self._run_steps(plan, seed, on_step)
+        update = adapter_weights(self._model) - weights
+        if not np.isfinite(update).all():
+            raise TrainingFailed("training diverged: an adapter weight is not finite")
+        return TrainingResult(
+            update=update,
+            examples=min(seen, _length(self._train_dataset)),
+            steps=steps,
+            loss_mean=loss_sum / seen,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the mean loss and the predictions, by one forward pass where both are default."""
+        if self._loss is None and self._predict is None:
+            output = self._model(**batch)
+            return output.loss, output.logits.argmax(dim=-1)
+        loss = (self._loss or _own_loss)(self._model, batch)
+        return loss, (self._predict or _largest_logit)(self._model, batch)
+
+    def _run_steps(
+        self, plan: TrainingPlan, seed: int, on_step: Callable[[int, int], None]
+    ) -> tuple[int, int, float]:
+        size = _length(self._train_dataset)
+        if size == 0:
+            raise TrainingFailed("the device has no training examples")
+        in_all = plan.local_epochs * math.ceil(size / plan.batch_size)
+        if plan.max_steps:
+            in_all = min(in_all, plan.max_steps)
+        optimizer = torch.optim.SGD(
+            _trainable(self._model).values(),
+            lr=plan.learning_rate,
+            momentum=plan.momentum,
+            weight_decay=plan.weight_decay,
+        )
+        order = torch.Generator().manual_seed(seed)
+        batches = self._epochs(plan, order)
+        seen, loss_sum = 0, 0.0
+        for step in range(1, in_all + 1):
+            count, batch = next(batches)
+            optimizer.zero_grad()
+            loss = (self._loss or _own_loss)(self._model, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += _finite(loss) * count
+            seen += count
+            on_step(step, in_all)
+        return in_all, seen, loss_sum
+
+    def _epochs(self, plan: TrainingPlan, order: torch.Generator) -> Iterator[tuple[int, Batch]]:
+        size = _length(self._train_dataset)
+        for _ in range(plan.local_epochs):
+            left = size
+            for batch in self._batches(self._train_dataset, plan.batch_size, order):
+                count = min(plan.batch_size, left)
+                left -= count
+                yield count, batch
+
+    def _batches(
+        self, dataset: Dataset[Any], batch_size: int, order: torch.Generator | None
+    ) -> Iterator[Batch]:
+        loader = DataLoader(
+            dataset,
+            batch_size=batch_size,
+            shuffle=order is not None,
+            generator=order,
+            collate_fn=self._collate,
+        )
+        for batch in loader:
+            yield {name: tensor.to(self._device) for name, tensor in batch.items()}
+
+
+def adapter_layout(model: nn.Module) -> AdapterLayout:
+    """Return the trainable tensors in named_parameters() order; what is not LoRA's A or B is HEAD.
+
+    ValueError for a model that trains nothing, or anything that is not float32.
+    """
+    return AdapterLayout(
+        tensors=tuple(
+            TensorSpec(name=name, shape=tuple(parameter.shape), role=_role(name))
+            for name, parameter in _trainable(model).items()
+        )
+    )
+
+
+def adapter_weights(model: nn.Module) -> NDArray[np.float32]:
+    """Return a copy of the trainable tensors as one vector in the layout's order."""
+    tensors = [parameter.detach().reshape(-1) for parameter in _trainable(model).values()]
+    return cast("NDArray[np.float32]", torch.cat(tensors).cpu().numpy())
+
+
+def load_adapter_weights(model: nn.Module, vector: NDArray[np.float32]) -> None:
+    """Write `vector` into the model's trainable tensors; ValueError for another size."""
+    parameters = _trainable(model)
+    size = sum(parameter.numel() for parameter in parameters.values())
+    if vector.shape != (size,):
+        raise ValueError(f"the vector has shape {vector.shape}, the adapter ({size},)")
+    # A copy, since torch has no tensors that only read.
+    values = torch.tensor(vector, dtype=torch.float32)
+    start = 0
+    with torch.no_grad():
+        for parameter in parameters.values():
+            end = start + parameter.numel()
+            parameter.copy_(values[start:end].reshape(parameter.shape))
+            start = end
+
+
+def base_model_sha256(model: PeftModel) -> bytes:
+    """Return the digest of the frozen model under the adapter, whatever PEFT wraps around it.
+
+    SHA-256 over "NAME DTYPE AXISxAXIS\\n" and the little-endian bytes of each frozen parameter and
+    persistent buffer, in the order of names, and names are the base model's own. What trains is not
+    part of it, and neither are the originals that `modules_to_save` replaces: those start random
+    and are never used.
+    """
+    trained = {_base_name(name) for name in _trainable(model)}
+    frozen = {
+        _base_name(name): tensor
+        for name, tensor in model.state_dict().items()
+        if not _is_of_adapter(name)
+    }
+    digest = hashlib.sha256()
+    for name in sorted(frozen.keys() - trained):
+        tensor = frozen[name].detach().cpu().contiguous()
+        shape = "x".join(map(str, tensor.shape))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        digest.update(f"{name} {dtype} {shape}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.digest()
+
+
+def peft_config_json(model: PeftModel) -> str:
+    """Return the active adapter's adapter_config.json as PEFT reads it, with sorted keys.
+
+    A base model that was loaded from a folder is named by the folder's last part: paths of one
+    machine mean nothing to another.
+    """
+    config = model.peft_config[model.active_adapter].to_dict()
+    base = config.get("base_model_name_or_path")
+    if base and Path(base).is_absolute():
+        config["base_model_name_or_path"] = Path(base).name
+    return json.dumps(config, indent=2, sort_keys=True, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"a PEFT configuration holds a {type(value).__name__}")
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not named:
+        raise ValueError("the model trains nothing; was it loaded with is_trainable=True?")
+    for name, parameter in named.items():
+        if parameter.dtype != torch.float32:
+            # A coordinate that training leaves alone would come back rounded, not unchanged.
+            raise ValueError(f"{name!r} is {parameter.dtype}; adapters train in float32")
+    return named
+
+
+def _role(name: str) -> Role:
+    parts = name.split(".")
+    if "lora_A" in parts or "lora_embedding_A" in parts:
+        return Role.LORA_A
+    if "lora_B" in parts or "lora_embedding_B" in parts:
+        return Role.LORA_B
+    return Role.HEAD
+
+
+def _is_of_adapter(name: str) -> bool:
+    parts = name.split(".")
+    return any(
+        part.startswith("lora_") or part in ("modules_to_save", "original_module") for part in parts
+    )
+
+
+def _base_name(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+def _set_training_mode(model: nn.Module) -> None:
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            # Its own flag and what PEFT made in it; the wrapped base layer stays as it is.
+            module.training = True
+            for name, child in module.named_children():
+                if name.startswith("lora_"):
+                    child.train()
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout follows `seed`; the app's own random state comes back afterwards."""
+    accelerators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=accelerators):
+        torch.manual_seed(seed)
+        yield
+
+
+def _own_loss(model: nn.Module, batch: Batch) -> Tensor:
+    return cast("Tensor", model(**batch).loss)
+
+
+def _largest_logit(model: nn.Module, batch: Batch) -> Tensor:
+    return cast("Tensor", model(**batch).logits).argmax(dim=-1)
+
+
+def _finite(loss: Tensor) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingFailed("training diverged: the loss is not finite")
+    return value
+
+
+def _length(dataset: Dataset[Any]) -> int:
+    return len(dataset)  # type: ignore[arg-type]
