@@ -16,9 +16,7 @@ from flasc_core.server_update import OptimizerState
 __all__ = ["load_state", "load_weights", "put_state", "put_weights"]
 
 
-def put_weights(
-    blobs: BlobStore, task_id: UUID, weights: NDArray[np.float32]
-) -> tuple[str, bytes]:
+def put_weights(blobs: BlobStore, task_id: UUID, weights: NDArray[np.float32]) -> tuple[str, bytes]:
     """Makes the weights durable; returns their key and SHA-256."""
     return _put(blobs, f"tasks/{task_id}/weights", weights.astype("<f4").tobytes())
 

@@ -1,7 +1,7 @@
 """One step of a task's current round, whatever it is; what the driver repeats.
 
-    PENDING → OpenRound · COLLECTING → FoldUpdates, CloseRound · CLOSING → BeginFolding
-    FOLDING → FoldUpdates, PublishRound · ended → blobs dropped, follow up
+PENDING → OpenRound · COLLECTING → FoldUpdates, CloseRound · CLOSING → BeginFolding
+FOLDING → FoldUpdates, PublishRound · ended → blobs dropped, follow up
 """
 
 from __future__ import annotations

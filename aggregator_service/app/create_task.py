@@ -63,9 +63,7 @@ class CreateTask:
         self.store.run("create_task", body)
         return task
 
-    def _initial_adapter(
-        self, task: Task, weights: NDArray[np.float32], now: datetime
-    ) -> Adapter:
+    def _initial_adapter(self, task: Task, weights: NDArray[np.float32], now: datetime) -> Adapter:
         config = task.config
         state = config.optimizer.init(config.layout.dim)
         weights_key, weights_sha256 = put_weights(self.blobs, task.id, weights)

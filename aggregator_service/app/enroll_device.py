@@ -26,14 +26,10 @@ class EnrollDevice:
     def __call__(self, name: str) -> tuple[Device, str]:
         """The device and its credential, which is shown this once. Refuses NAME_TAKEN."""
         if not 1 <= len(name) <= 200 or not name.isprintable():
-            raise Refusal(
-                Reason.FIELD_RANGE, "a device name has 1 to 200 printable characters"
-            )
+            raise Refusal(Reason.FIELD_RANGE, "a device name has 1 to 200 printable characters")
         device_id = uuid4()
         credential, stored = mint(SecretKind.DEVICE, device_id)
-        device = Device(
-            id=device_id, name=name, credential_sha256=stored, enrolled_at=self.now()
-        )
+        device = Device(id=device_id, name=name, credential_sha256=stored, enrolled_at=self.now())
         self.store.run("enroll_device", lambda tx: tx.devices.add(device))
         return device, credential
 

@@ -29,6 +29,4 @@ def follow_up(tx: Transaction, task_id: UUID, ended: Round, now: datetime) -> No
         return
     if task.state is TaskState.RUNNING:
         tx.tasks.save(task.move_to(TaskState.COMPLETED))
-        tx.events.append(
-            Event(task_id=task.id, round_id=None, state=TaskState.COMPLETED, at=now)
-        )
+        tx.events.append(Event(task_id=task.id, round_id=None, state=TaskState.COMPLETED, at=now))

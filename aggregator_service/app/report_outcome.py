@@ -51,15 +51,11 @@ class ReportOutcome:
                 assignment.check_open(now)
             if assignment.state is not AssignmentState.TRAINING:
                 return current.policy
-            tx.assignments.save(
-                assignment.end(state, now, detail=detail, evaluation=evaluation)
-            )
+            tx.assignments.save(assignment.end(state, now, detail=detail, evaluation=evaluation))
             if not evaluated:
                 tx.rounds.free_seats(current.id, 1)
             tx.events.append(
-                Event(
-                    task_id=current.task_id, round_id=current.id, state=current.state, at=now
-                )
+                Event(task_id=current.task_id, round_id=current.id, state=current.state, at=now)
             )
             return current.policy
 

@@ -88,9 +88,7 @@ class SubmitUpdate:
                 "charge_refused_upload",
                 lambda tx: tx.assignments.add_bytes(work.assignment.id, up=len(payload)),
             )
-            raise refusal.about(
-                round_id=str(work.round.id), task_id=str(work.task.id)
-            ) from refusal
+            raise refusal.about(round_id=str(work.round.id), task_id=str(work.task.id)) from refusal
 
     def _look(self, device_id: UUID, header: UpdateHeader) -> Work:
         return self.store.read(
@@ -115,7 +113,9 @@ class SubmitUpdate:
         if update.payload_key is not None:
             self.blobs.put(update.payload_key, payload)
         try:
-            return self.store.run("submit_update", lambda tx: self._accept(tx, work, header, update))
+            return self.store.run(
+                "submit_update", lambda tx: self._accept(tx, work, header, update)
+            )
         except Refusal:
             # A refusal after add_if_absent means that no row of ours names this blob.
             if update.payload_key is not None:
@@ -150,9 +150,7 @@ class SubmitUpdate:
             payload_key=None if inline else key,
         )
 
-    def _accept(
-        self, tx: Transaction, work: Work, header: UpdateHeader, update: Update
-    ) -> Receipt:
+    def _accept(self, tx: Transaction, work: Work, header: UpdateHeader, update: Update) -> Receipt:
         # Shared, so that uploads do not queue behind one another's commits, while the closer
         # waits for all of them.
         current = tx.rounds.get(work.round.id, Lock.SHARED)
@@ -214,9 +212,7 @@ def _check_envelope(work: Work, header: UpdateHeader, payload: bytes) -> None:
         )
     max_weight = work.task.config.limits.max_weight
     if not 1 <= header.weight <= max_weight:
-        raise Refusal(
-            Reason.WEIGHT_RANGE, f"weight must lie between 1 and the task's {max_weight}"
-        )
+        raise Refusal(Reason.WEIGHT_RANGE, f"weight must lie between 1 and the task's {max_weight}")
 
 
 def _repeated(stored: Update, header: UpdateHeader, policy: RoundPolicy) -> Receipt:
