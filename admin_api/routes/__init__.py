@@ -1,0 +1,1 @@
+"""Thin routes: decode, one use case or one read, encode."""

@@ -1,0 +1,48 @@
+"""API keys: create, list, revoke."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path
+
+from admin_api.lookup import page_of
+from admin_api.problems import refusals
+from admin_api.schemas.common import Page
+from admin_api.schemas.devices import ApiKeyView, NewApiKey, NewApiKeyView
+from admin_api.services import Limit, ServicesDep, UuidCursor
+from aggregator_service.app.api_keys import CreateApiKey, RevokeApiKey
+from flasc_core.errors import Reason
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+KeyId = Annotated[UUID, Path(examples=["7f8c1d52-3c1e-4a7b-9d5b-0e2f6a1c4b8d"])]
+
+
+@router.post("", status_code=201, responses=refusals(Reason.FIELD_REQUIRED, Reason.FIELD_RANGE))
+def create_key(services: ServicesDep, new: NewApiKey) -> NewApiKeyView:
+    """Create an API key; the answer holds its secret, this once."""
+    create = CreateApiKey(store=services.store, now=services.now)
+    key, secret = create(new.name, timedelta(days=new.lifetime_days))
+    return NewApiKeyView(key=ApiKeyView.of(key), secret=secret)
+
+
+@router.get("")
+def list_keys(
+    services: ServicesDep, limit: Limit = 50, cursor: UuidCursor = None
+) -> Page[ApiKeyView]:
+    """List API keys in order of id."""
+    found = services.store.read(
+        "list_keys", lambda tx: tx.api_keys.page(limit=limit + 1, after=cursor)
+    )
+    return page_of(found, limit, ApiKeyView.of, lambda key: key.id)
+
+
+@router.post("/{key_id}/revoke", responses=refusals(Reason.KEY_UNKNOWN))
+def revoke_key(services: ServicesDep, key_id: KeyId) -> ApiKeyView:
+    """Refuse the key from its next request on; repeating keeps the first time."""
+    return ApiKeyView.of(RevokeApiKey(store=services.store, now=services.now)(key_id))

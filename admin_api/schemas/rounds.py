@@ -1,0 +1,233 @@
+"""Rounds, with every figure that the ledger gives, and the assignments in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Self
+
+from pydantic import Field
+
+from admin_api.schemas.common import Digest, Id, Output, Seconds, Time
+from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
+from aggregator_service.domain.rounds import AbortReason, Round, RoundKind, RoundState
+from aggregator_service.store.base import AssignmentRecord, RoundFigures
+from flasc_core.errors import Reason
+
+__all__ = ["AssignmentView", "EvaluationView", "RoundBytes", "RoundView"]
+
+_FLOAT32_BYTES = 4
+
+
+class RoundDevices(Output):
+    assigned: int = Field(examples=[12])
+    reported: int = Field(
+        description="Accepted updates, or evaluations in an evaluation round.", examples=[10]
+    )
+    accepted: int = Field(examples=[10])
+    by_state: dict[AssignmentState, int] = Field(
+        description="Assignments by their state now.", examples=[{"ACCEPTED": 10, "EXPIRED": 2}]
+    )
+
+    @classmethod
+    def of(cls, counts: Mapping[AssignmentState, int]) -> Self:
+        by_state = {state: counts.get(state, 0) for state in AssignmentState}
+        accepted = by_state[AssignmentState.ACCEPTED]
+        return cls(
+            assigned=sum(by_state.values()),
+            reported=accepted + by_state[AssignmentState.EVALUATED],
+            accepted=accepted,
+            by_state=by_state,
+        )
+
+
+class RoundBytes(Output):
+    """Payload bytes, and what dense float32 tensors would have taken for the same work."""
+
+    down: int = Field(description="Sent to devices, repeats included.", examples=[6_710_000])
+    up: int = Field(
+        description="Received from devices, repeats and refused ones included.",
+        examples=[6_650_000],
+    )
+    dense_down: int = Field(
+        description="4 bytes a value, in proportion to what was sent of the download.",
+        examples=[26_850_080],
+    )
+    dense_up: int = Field(
+        description="4 bytes a value for every accepted update.", examples=[26_850_080]
+    )
+    saving_factor: float | None = Field(
+        description="Dense bytes over bytes; null before the first byte.", examples=[4.0]
+    )
+
+    @classmethod
+    def of(cls, shown: Round, figures: RoundFigures, dimension: int) -> Self:
+        down, up = figures.payload_bytes_down, figures.payload_bytes_up
+        dense = _FLOAT32_BYTES * dimension
+        size = 0 if shown.download is None else shown.download.size_bytes
+        dense_down = round(down * dense / size) if size else 0
+        dense_up = figures.assignments.get(AssignmentState.ACCEPTED, 0) * dense
+        return cls(
+            down=down,
+            up=up,
+            dense_down=dense_down,
+            dense_up=dense_up,
+            saving_factor=(dense_down + dense_up) / (down + up) if down + up else None,
+        )
+
+
+class RoundTraining(Output):
+    """What devices say of their training, over accepted updates."""
+
+    examples: int = Field(examples=[640])
+    steps: int = Field(examples=[40])
+    loss_mean: float | None = Field(description="Weighted by examples.", examples=[1.83])
+
+
+class EvaluationView(Output):
+    """The adapter that the round started from, on devices' held-out examples."""
+
+    correct: int = Field(examples=[488])
+    total: int = Field(examples=[800])
+    accuracy: float | None = Field(
+        description="Null where no example was held out.", examples=[0.61]
+    )
+    loss: float | None = Field(description="Mean over examples.", examples=[1.35])
+
+    @classmethod
+    def of(cls, evaluation: Evaluation | None) -> Self | None:
+        if evaluation is None:
+            return None
+        correct, total = evaluation.correct, evaluation.total
+        return cls(
+            correct=correct,
+            total=total,
+            accuracy=correct / total if total else None,
+            loss=evaluation.loss_sum / total if total else None,
+        )
+
+
+class RoundView(Output):
+    id: Id
+    task_id: Id
+    number: int = Field(examples=[8])
+    kind: RoundKind
+    state: RoundState
+    abort_reason: AbortReason | None
+    base_version: int = Field(description="The version that devices download.", examples=[7])
+    published_version: int | None = Field(
+        description="The version that it made; null unless PUBLISHED.", examples=[8]
+    )
+    goal: int = Field(description="Reports that end the collecting.", examples=[10])
+    quorum: int = Field(description="The fewest updates that make a version.", examples=[5])
+    seats: int = Field(description="Devices assigned at most.", examples=[12])
+    created_at: Time
+    opened_at: Time | None
+    deadline: Time | None
+    closed_at: Time | None
+    ended_at: Time | None
+    collecting_seconds: Seconds | None = Field(description="From opened to closed.")
+    publishing_seconds: Seconds | None = Field(description="From closed to ended.")
+    devices: RoundDevices
+    refused: dict[Reason, int] = Field(
+        description="Refused requests by reason.", examples=[{"NON_FINITE": 1}]
+    )
+    bytes: RoundBytes
+    training: RoundTraining
+    evaluation: EvaluationView | None = Field(description="Null before the first report.")
+    manifest_sha256: Digest | None = Field(
+        description="Over the accepted update ids; null before the round has closed."
+    )
+
+    @classmethod
+    def of(
+        cls,
+        shown: Round,
+        figures: RoundFigures,
+        refused: Mapping[Reason, int],
+        dimension: int,
+    ) -> Self:
+        published = shown.state is RoundState.PUBLISHED
+        return cls(
+            id=shown.id,
+            task_id=shown.task_id,
+            number=shown.number,
+            kind=shown.kind,
+            state=shown.state,
+            abort_reason=shown.abort_reason,
+            base_version=shown.base_version,
+            published_version=shown.base_version + 1 if published else None,
+            goal=shown.policy.goal,
+            quorum=shown.policy.least_updates,
+            seats=shown.policy.seats,
+            created_at=shown.created_at,
+            opened_at=shown.opened_at,
+            deadline=shown.deadline,
+            closed_at=shown.closed_at,
+            ended_at=shown.ended_at,
+            collecting_seconds=_seconds(shown.opened_at, shown.closed_at),
+            publishing_seconds=_seconds(shown.closed_at, shown.ended_at),
+            devices=RoundDevices.of(figures.assignments),
+            refused=dict(refused),
+            bytes=RoundBytes.of(shown, figures, dimension),
+            training=RoundTraining(
+                examples=figures.examples, steps=figures.steps, loss_mean=figures.loss_mean
+            ),
+            evaluation=EvaluationView.of(figures.evaluation),
+            manifest_sha256=shown.manifest_sha256.hex() if shown.manifest_sha256 else None,
+        )
+
+
+class TrainingMetricsView(Output):
+    examples: int = Field(examples=[64])
+    steps: int = Field(examples=[4])
+    loss_mean: float = Field(examples=[1.83])
+    seconds: Seconds
+
+    @classmethod
+    def of(cls, metrics: TrainingMetrics | None) -> Self | None:
+        if metrics is None:
+            return None
+        return cls(
+            examples=metrics.examples,
+            steps=metrics.steps,
+            loss_mean=metrics.loss_mean,
+            seconds=metrics.seconds,
+        )
+
+
+class AssignmentView(Output):
+    """One device's part in a round."""
+
+    id: Id
+    device_id: Id
+    state: AssignmentState
+    assigned_at: Time
+    expires_at: Time
+    ended_at: Time | None
+    detail: str = Field(description="What the device said, where it gave up.", examples=[""])
+    payload_bytes_down: int = Field(examples=[671_000])
+    payload_bytes_up: int = Field(examples=[665_000])
+    training: TrainingMetricsView | None
+    evaluation: EvaluationView | None
+
+    @classmethod
+    def of(cls, record: AssignmentRecord) -> Self:
+        assignment = record.assignment
+        return cls(
+            id=assignment.id,
+            device_id=assignment.device_id,
+            state=assignment.state,
+            assigned_at=assignment.assigned_at,
+            expires_at=assignment.expires_at,
+            ended_at=assignment.ended_at,
+            detail=assignment.detail,
+            payload_bytes_down=record.payload_bytes_down,
+            payload_bytes_up=record.payload_bytes_up,
+            training=TrainingMetricsView.of(assignment.training_metrics),
+            evaluation=EvaluationView.of(assignment.evaluation),
+        )
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return None if start is None or end is None else max(0.0, (end - start).total_seconds())
