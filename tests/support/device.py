@@ -1,0 +1,120 @@
+"""A synthetic device: every rpc by hand, over a real channel, with nothing of the SDK in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+import grpc
+import numpy as np
+
+from flasc_core.errors import Reason
+from flasc_core.pb.v1 import device_service_pb2 as pb
+from flasc_core.sparse import SparseVector
+from flasc_core.status import StatusDetails, decode_status
+from flasc_core.wire import encode
+
+SERVICE: Final = "/flasc.v1.DeviceService/"
+METHODS: Final = ("CheckIn", "DownloadAdapter", "SubmitUpdate", "StreamUpdate", "ReportOutcome")
+CHUNK: Final = 64 << 10
+
+
+def details_of(error: grpc.RpcError) -> StatusDetails:
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return decode_status(value)
+    raise AssertionError(f"no error details came with {error.code()}: {error.details()}")
+
+
+def reason_of(error: grpc.RpcError) -> Reason:
+    return Reason(details_of(error).reason)
+
+
+def encoded_vector(dim: int, values: dict[int, float]) -> bytes:
+    indices = np.array(sorted(values), dtype=np.int64)
+    found = np.array([values[index] for index in sorted(values)], dtype=np.float32)
+    return encode(SparseVector(dim=dim, indices=indices, values=found))
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticDevice:
+    channel: grpc.Channel
+    credential: str
+    timeout: float = 30.0
+
+    def call_bytes(self, method: str, data: bytes) -> bytes:
+        """A unary rpc with whatever bytes, for input that no honest client sends."""
+        return self.channel.unary_unary(SERVICE + method)(
+            data, metadata=self.metadata, timeout=self.timeout
+        )
+
+    def stream_bytes(self, method: str, parts: Iterable[bytes]) -> bytes:
+        return self.channel.stream_unary(SERVICE + method)(
+            iter(parts), metadata=self.metadata, timeout=self.timeout
+        )
+
+    def receive_bytes(self, method: str, data: bytes) -> list[bytes]:
+        call = self.channel.unary_stream(SERVICE + method)(
+            data, metadata=self.metadata, timeout=self.timeout
+        )
+        return list(call)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.credential}"),)
+
+    def check_in(self, task: str, **fields: Any) -> pb.CheckInResponse:
+        request = pb.CheckInRequest(task_name=task, **fields)
+        return pb.CheckInResponse.FromString(
+            self.call_bytes("CheckIn", request.SerializeToString())
+        )
+
+    def assignment(self, task: str) -> pb.Assignment:
+        response = self.check_in(task)
+        if response.WhichOneof("result") != "assignment":
+            raise AssertionError(f"expected an assignment, got {response}")
+        return response.assignment
+
+    def download(self, assignment: pb.Assignment, offset: int = 0) -> bytes:
+        request = pb.DownloadAdapterRequest(assignment_id=assignment.assignment_id, offset=offset)
+        parts = self.receive_bytes("DownloadAdapter", request.SerializeToString())
+        return b"".join(pb.DownloadAdapterResponse.FromString(part).data for part in parts)
+
+    def submit(self, assignment: pb.Assignment, payload: bytes, **header: Any) -> pb.Receipt:
+        request = pb.SubmitUpdateRequest(
+            header=header_for(assignment, payload, **header), payload=payload
+        )
+        answer = self.call_bytes("SubmitUpdate", request.SerializeToString())
+        return pb.SubmitUpdateResponse.FromString(answer).receipt
+
+    def stream(self, assignment: pb.Assignment, payload: bytes, **header: Any) -> pb.Receipt:
+        parts = stream_parts(header_for(assignment, payload, **header), payload)
+        answer = self.stream_bytes("StreamUpdate", parts)
+        return pb.StreamUpdateResponse.FromString(answer).receipt
+
+    def report(self, assignment: pb.Assignment, outcome: int, **fields: Any) -> None:
+        request = pb.ReportOutcomeRequest(
+            assignment_id=assignment.assignment_id, outcome=outcome, **fields
+        )
+        self.call_bytes("ReportOutcome", request.SerializeToString())
+
+
+def header_for(assignment: pb.Assignment, payload: bytes, **changes: Any) -> pb.UpdateHeader:
+    header = pb.UpdateHeader(
+        assignment_id=assignment.assignment_id,
+        payload_sha256=sha256(payload).digest(),
+        payload_size_bytes=len(payload),
+        download_sha256=assignment.download.sha256,
+        weight=1,
+    )
+    header.MergeFrom(pb.UpdateHeader(**changes))
+    return header
+
+
+def stream_parts(header: pb.UpdateHeader, payload: bytes, chunk: int = CHUNK) -> Iterator[bytes]:
+    yield pb.StreamUpdateRequest(header=header).SerializeToString()
+    for offset in range(0, len(payload), chunk):
+        piece = pb.UpdateChunk(offset=offset, data=payload[offset : offset + chunk])
+        yield pb.StreamUpdateRequest(chunk=piece).SerializeToString()
