@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
-from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -24,6 +23,8 @@ from flasc_core.errors import Reason
 
 __all__ = ["create_app"]
 
+# Of the contract: it grows with added fields and routes, and /v2 would be another contract.
+_VERSION: Final = "1.0"
 _DESCRIPTION: Final = """\
 Tasks, rounds, devices and adapters of a federated LoRA service.
 
@@ -38,7 +39,7 @@ def create_app(
     authenticate = AuthenticateApiKey(store=store, now=now)
     app = FastAPI(
         title="FLASC admin API",
-        version=version("flasc-service"),
+        version=_VERSION,
         summary="The operator's side of federated LoRA",
         description=_DESCRIPTION,
         # The pages that FastAPI brings load from elsewhere; the description itself needs a key.

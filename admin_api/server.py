@@ -49,9 +49,9 @@ class AdminServer:
                 app,
                 lifespan="off",
                 ws="none",
-                # Uvicorn's own lines would only repeat ours.
+                # Uvicorn's own lines would repeat ours.
                 log_config=None,
-                log_level="warning",
+                log_level="critical",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,

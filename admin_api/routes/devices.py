@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Path
 from admin_api.lookup import page_of
 from admin_api.problems import refusals
 from admin_api.schemas.common import Page
-from admin_api.schemas.devices import DeviceView, EnrolledDevice, NewDevice
+from admin_api.schemas.devices import DeviceCountsView, DeviceView, EnrolledDevice, NewDevice
 from admin_api.services import Limit, ServicesDep, UuidCursor
 from aggregator_service.app.enroll_device import EnrollDevice, RevokeDevice
 from flasc_core.errors import Reason, Refusal
@@ -46,6 +47,14 @@ def list_devices(
         "list_devices", lambda tx: tx.devices.page(limit=limit + 1, after=cursor)
     )
     return page_of(found, limit, DeviceView.of, lambda device: device.id)
+
+
+@router.get("/counts")
+def count_devices(services: ServicesDep) -> DeviceCountsView:
+    """Count devices that are enrolled, revoked, and heard of in the last hour."""
+    since = services.now() - timedelta(hours=1)
+    counts = services.store.read("count_devices", lambda tx: tx.devices.counts(seen_since=since))
+    return DeviceCountsView.of(counts)
 
 
 @router.get("/{device_id}", responses=refusals(Reason.DEVICE_UNKNOWN))

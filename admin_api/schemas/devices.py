@@ -8,8 +8,17 @@ from pydantic import Field
 
 from admin_api.schemas.common import Id, Input, Output, Time
 from aggregator_service.domain.credentials import ApiKey, Device
+from aggregator_service.store.base import DeviceCounts
 
-__all__ = ["ApiKeyView", "DeviceView", "EnrolledDevice", "NewApiKey", "NewApiKeyView", "NewDevice"]
+__all__ = [
+    "ApiKeyView",
+    "DeviceCountsView",
+    "DeviceView",
+    "EnrolledDevice",
+    "NewApiKey",
+    "NewApiKeyView",
+    "NewDevice",
+]
 
 
 class NewDevice(Input):
@@ -32,6 +41,16 @@ class DeviceView(Output):
             last_seen_at=device.last_seen_at,
             revoked_at=device.revoked_at,
         )
+
+
+class DeviceCountsView(Output):
+    enrolled: int = Field(description="Revoked ones are not among them.", examples=[120])
+    revoked: int = Field(examples=[3])
+    seen_last_hour: int = Field(description="Enrolled ones that called.", examples=[87])
+
+    @classmethod
+    def of(cls, counts: DeviceCounts) -> Self:
+        return cls(enrolled=counts.enrolled, revoked=counts.revoked, seen_last_hour=counts.seen)
 
 
 class EnrolledDevice(Output):

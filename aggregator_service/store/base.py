@@ -27,6 +27,7 @@ __all__ = [
     "Adapters",
     "ApiKeys",
     "Assignments",
+    "DeviceCounts",
     "Devices",
     "Events",
     "LedgerSummary",
@@ -223,6 +224,15 @@ class Adapters(Protocol):
         """Newest first."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCounts:
+    # Trusted now: revoked ones are not among them.
+    enrolled: int
+    revoked: int
+    # Enrolled, and heard of at or after the time asked for.
+    seen: int
+
+
 class Devices(Protocol):
     def add(self, device: Device) -> None:
         """Raises Refusal(NAME_TAKEN) where the name exists."""
@@ -236,6 +246,8 @@ class Devices(Protocol):
         """Repeating keeps the first time."""
 
     def touch(self, device_id: UUID, now: datetime) -> None: ...
+
+    def counts(self, *, seen_since: datetime) -> DeviceCounts: ...
 
 
 class ApiKeys(Protocol):

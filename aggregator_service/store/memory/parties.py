@@ -10,6 +10,7 @@ from uuid import UUID
 
 from aggregator_service.domain.credentials import ApiKey, Device
 from aggregator_service.domain.events import Event
+from aggregator_service.store.base import DeviceCounts
 from aggregator_service.store.memory.tables import Tables, require
 from flasc_core.errors import Reason, Refusal
 
@@ -46,6 +47,15 @@ class MemoryDevices:
         known = self.tables.devices.get(device_id)
         if known is not None:
             self.tables.devices[device_id] = replace(known, last_seen_at=now)
+
+    def counts(self, *, seen_since: datetime) -> DeviceCounts:
+        enrolled = [one for one in self.tables.devices.values() if one.revoked_at is None]
+        seen = [one.last_seen_at for one in enrolled if one.last_seen_at is not None]
+        return DeviceCounts(
+            enrolled=len(enrolled),
+            revoked=len(self.tables.devices) - len(enrolled),
+            seen=sum(1 for at in seen if at >= seen_since),
+        )
 
 
 @dataclass(frozen=True, slots=True)

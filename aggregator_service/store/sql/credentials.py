@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from aggregator_service.domain.credentials import ApiKey, Device
+from aggregator_service.store.base import DeviceCounts
 from aggregator_service.store.sql.statements import insert_if_absent
 from aggregator_service.store.sql.tables import api_keys, devices
 from flasc_core.errors import Reason, Refusal
@@ -55,6 +56,16 @@ class SqlDevices:
     def touch(self, device_id: UUID, now: datetime) -> None:
         query = update(devices).where(devices.c.id == device_id)
         self.connection.execute(query.values(last_seen_at=now))
+
+    def counts(self, *, seen_since: datetime) -> DeviceCounts:
+        is_enrolled = devices.c.revoked_at.is_(None)
+        query = select(
+            func.count().filter(is_enrolled).label("enrolled"),
+            func.count(devices.c.revoked_at).label("revoked"),
+            func.count().filter(is_enrolled, devices.c.last_seen_at >= seen_since).label("seen"),
+        )
+        row = self.connection.execute(query).one()
+        return DeviceCounts(enrolled=row.enrolled, revoked=row.revoked, seen=row.seen)
 
 
 @dataclass(frozen=True, slots=True)
