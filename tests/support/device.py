@@ -1,4 +1,4 @@
-"""A synthetic device: every rpc by hand, over a real channel, with nothing of the SDK in between."""
+"""A synthetic device: every rpc by hand over a real channel, with nothing of the SDK between."""
 
 from __future__ import annotations
 

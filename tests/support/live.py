@@ -1,4 +1,4 @@
-"""The real service inside the test's process: aggregator on a loopback port, driver step by step."""
+"""The real service in the test's own process: aggregator on loopback, driver step by step."""
 
 from __future__ import annotations
 
