@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 import grpc
 
@@ -83,6 +83,7 @@ class Peer:
         self._layout = layout
         self._rule = rule
         self._chunk_bytes = chunk_bytes
+        self._closed: set[bytes] = set()
         self._lock = threading.Lock()
         self.task_spec = task_spec or a_task_spec(layout)
         self.download = wire.encode(start)
@@ -117,6 +118,11 @@ class Peer:
     def accepted(self) -> list[bytes]:
         """Assignments whose update counts, in order."""
         return list(self.headers)
+
+    def close_round(self) -> None:
+        """Take no update of the present round any more."""
+        self._closed.add(self.assignment_id)
+        self.round_number += 1
 
     def __enter__(self) -> Self:
         self._server.start()
@@ -221,6 +227,8 @@ class Peer:
                 self._refuse(Reason.DIGEST_MISMATCH, grpc.StatusCode.DATA_LOSS, context)
             if header.download_sha256 != self.announced_sha256:
                 self._refuse(Reason.STALE_BASE, grpc.StatusCode.FAILED_PRECONDITION, context)
+            if header.assignment_id in self._closed:
+                self._refuse(Reason.ROUND_CLOSED, grpc.StatusCode.FAILED_PRECONDITION, context)
             before = self.headers.get(header.assignment_id)
             if before is None:
                 self._check_payload(payload, context)
@@ -281,7 +289,7 @@ class Peer:
             grpc.unary_stream_rpc_method_handler,
             grpc.stream_unary_rpc_method_handler,
         )
-        kinds: dict[str, tuple[Callable[..., grpc.RpcMethodHandler], Callable[..., object]]] = {
+        kinds: dict[str, tuple[Callable[..., Any], Callable[..., object]]] = {
             "CheckIn": (one, self._check_in),
             "DownloadAdapter": (out, self._download_adapter),
             "SubmitUpdate": (one, self._submit_update),

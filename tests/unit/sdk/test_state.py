@@ -1,0 +1,146 @@
+"""What is on disk, and what it is worth after a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client_sdk._errors import StateDamaged, StateFolderInUse
+from client_sdk._state import PendingUpdate, StateFolder, Totals
+from flasc_core.pb.v1 import device_service_pb2 as pb
+
+ROOT = Path(__file__).parents[3]
+
+
+def a_pending(payload: bytes = b"payload\nwith a line", number: int = 4) -> PendingUpdate:
+    header = pb.UpdateHeader(
+        assignment_id=number.to_bytes(16, "big"), payload_sha256=hashlib.sha256(payload).digest()
+    )
+    return PendingUpdate(
+        round_number=number,
+        max_unary_payload_bytes=100,
+        request=pb.SubmitUpdateRequest(header=header, payload=payload),
+    )
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    return StateFolder(tmp_path, task="t")
+
+
+def reopened(state: StateFolder, folder: Path) -> StateFolder:
+    state.close()
+    return StateFolder(folder, task="t")
+
+
+def test_a_pending_update_comes_back_as_it_was(state: StateFolder, tmp_path: Path) -> None:
+    state.save_pending(a_pending())
+    assert reopened(state, tmp_path).load_pending() == a_pending()
+
+
+def test_a_dropped_update_does_not_come_back(state: StateFolder, tmp_path: Path) -> None:
+    state.save_pending(a_pending())
+    state.drop_pending()
+    assert reopened(state, tmp_path).load_pending() is None
+
+
+def test_dropping_nothing_is_harmless(state: StateFolder) -> None:
+    state.drop_pending()
+    assert state.load_pending() is None
+
+
+def test_every_flipped_or_missing_byte_of_a_pending_payload_is_noticed() -> None:
+    whole = a_pending().to_bytes()
+    start = whole.index(b"payload\n")
+    for position in range(start, len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x20
+        with pytest.raises(StateDamaged):
+            PendingUpdate.from_bytes(bytes(damaged))
+    for length in range(len(whole)):
+        with pytest.raises(StateDamaged):
+            PendingUpdate.from_bytes(whole[:length])
+
+
+def test_a_half_written_file_is_never_read(state: StateFolder, tmp_path: Path) -> None:
+    state.save_pending(a_pending())
+    (tmp_path / "writing-pending-update").write_bytes(b"half")
+    (tmp_path / "writing-task-00").write_bytes(b"half")
+    again = reopened(state, tmp_path)
+    assert again.load_pending() == a_pending()
+    assert again.load_task_spec() == b""
+
+
+def test_an_update_is_counted_once_however_often_its_receipt_comes(
+    state: StateFolder, tmp_path: Path
+) -> None:
+    state.count_accepted(a_pending(b"12345"))
+    again = reopened(state, tmp_path)
+    again.count_accepted(a_pending(b"12345"))
+    assert again.totals == Totals(updates_accepted=1, payload_bytes_sent=5)
+    again.count_accepted(a_pending(b"123", number=5))
+    assert again.totals == Totals(updates_accepted=2, payload_bytes_sent=8)
+
+
+def test_received_bytes_and_evaluations_add_up(state: StateFolder, tmp_path: Path) -> None:
+    state.count_received(10)
+    state.count_received(5)
+    state.count_evaluation()
+    assert reopened(state, tmp_path).totals == Totals(
+        payload_bytes_received=15, evaluations_reported=1
+    )
+
+
+def test_a_damaged_ledger_says_what_to_do(state: StateFolder, tmp_path: Path) -> None:
+    state.close()
+    (tmp_path / "participant.json").write_text("{")
+    with pytest.raises(StateDamaged, match="delete the folder"):
+        StateFolder(tmp_path, task="t")
+    # The lock is free again.
+    (tmp_path / "participant.json").unlink()
+    StateFolder(tmp_path, task="t").close()
+
+
+def test_one_specification_is_kept_and_a_damaged_one_is_not_used(
+    state: StateFolder, tmp_path: Path
+) -> None:
+    state.save_task_spec(b"first")
+    state.save_task_spec(b"second")
+    assert state.load_task_spec() == b"second"
+    (path,) = tmp_path.glob("task-*")
+    path.write_bytes(b"damaged")
+    assert state.load_task_spec() == b""
+
+
+def test_another_download_replaces_what_is_left_of_the_last(
+    state: StateFolder, tmp_path: Path
+) -> None:
+    first = state.open_download(b"\x01" * 32)
+    first.append(b"abc")
+    first.append(b"de")
+    assert (state.open_download(b"\x01" * 32).size, first.read()) == (5, b"abcde")
+    assert state.open_download(b"\x02" * 32).size == 0
+    assert first.size == 0
+    assert first.read() == b""
+
+
+def test_a_folder_is_held_by_one_participant_at_a_time(state: StateFolder, tmp_path: Path) -> None:
+    with pytest.raises(StateFolderInUse):
+        StateFolder(tmp_path, task="t")
+    reopened(state, tmp_path).close()
+
+
+def test_the_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib\n"
+        "from client_sdk._state import StateFolder\n"
+        f"state = StateFolder(pathlib.Path({str(tmp_path)!r}), task='t')\n"
+        "os._exit(5)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=120)
+    assert died.returncode == 5
+    StateFolder(tmp_path, task="t").close()
