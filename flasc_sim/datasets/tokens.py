@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -13,17 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from flasc_sim.datasets.examples import Examples
 
-__all__ = ["MAX_TOKENS", "Batch", "PadBatch", "TokenisedTexts"]
+__all__ = ["MAX_TOKENS", "PadBatch", "TokenisedTexts"]
 
 MAX_TOKENS = 24
-
-
-class Batch(TypedDict):
-    """int64 tensors; the first two are (batch, tokens), labels (batch,)."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
 
 
 class TokenisedTexts(Dataset[tuple[list[int], int]]):
@@ -48,16 +39,19 @@ class TokenisedTexts(Dataset[tuple[list[int], int]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PadBatch:
-    """A collate function that pads to the longest example of the batch."""
+    """A collate function that pads to the longest example of the batch.
+
+    Returns int64 tensors: input_ids and attention_mask (batch, tokens), labels (batch,).
+    """
 
     pad_id: int
 
-    def __call__(self, examples: Sequence[tuple[list[int], int]]) -> Batch:
+    def __call__(self, examples: Sequence[tuple[list[int], int]]) -> dict[str, Tensor]:
         width = max(len(tokens) for tokens, _ in examples)
         padded = [tokens + [self.pad_id] * (width - len(tokens)) for tokens, _ in examples]
         present = [[1] * len(tokens) + [0] * (width - len(tokens)) for tokens, _ in examples]
-        return Batch(
-            input_ids=torch.tensor(padded),
-            attention_mask=torch.tensor(present),
-            labels=torch.tensor([label for _, label in examples]),
-        )
+        return {
+            "input_ids": torch.tensor(padded),
+            "attention_mask": torch.tensor(present),
+            "labels": torch.tensor([label for _, label in examples]),
+        }

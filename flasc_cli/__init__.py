@@ -1,0 +1,1 @@
+"""The `flasc` command: for operators, for developers, and for a first look."""

@@ -1,0 +1,112 @@
+"""`flasc round`: how a task's rounds go."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from flasc_cli.api import DEFAULT_API, AdminApi, Record
+from flasc_cli.options import ApiKeyOption, ApiOption, JsonOption
+from flasc_cli.output import Json, print_fields, print_json, print_table
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Rounds of a task.", no_args_is_help=True)
+
+TaskArgument = Annotated[str, typer.Argument(help="A task's name or id.")]
+
+_COLUMNS = (
+    "round",
+    "kind",
+    "state",
+    "accepted",
+    "goal",
+    "refused",
+    "bytes down",
+    "bytes up",
+    "loss",
+    "accuracy",
+    "seconds",
+)
+
+
+@app.command(name="list")
+def list_rounds(
+    task: TaskArgument,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List a task's rounds, newest first; accuracy is of the version that a round starts from."""
+    with AdminApi(api, api_key) as client:
+        rounds = list(client.list_all(f"/v1/tasks/{task}/rounds"))
+    if as_json:
+        print_json(rounds)
+    else:
+        print_table(f"Rounds of {task}", _COLUMNS, [_row(shown) for shown in rounds])
+
+
+@app.command()
+def show(
+    task: TaskArgument,
+    number: Annotated[int, typer.Argument(help="The round's number.", min=1)],
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show all figures of one round, and what became of each device in it."""
+    with AdminApi(api, api_key) as client:
+        shown = _find(client, task, number)
+        devices = list(client.list_all(f"/v1/rounds/{UUID(shown['id'])}/assignments"))
+    if as_json:
+        print_json({**shown, "assignments": devices})
+        return
+    print_fields({name: value for name, value in shown.items() if name != "devices"})
+    columns = ("device_id", "state", "payload_bytes_down", "payload_bytes_up", "detail")
+    print_table("Devices", columns, [[row[name] for name in columns] for row in devices])
+
+
+@app.command()
+def watch(
+    task: TaskArgument,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a task live until it ends; with --json one line per change."""
+    from flasc_cli.watching import watch_lines, watch_table
+
+    with AdminApi(api, api_key) as client:
+        if as_json:
+            watch_lines(client, task)
+        else:
+            watch_table(client, task, _COLUMNS, _row)
+
+
+def _find(client: AdminApi, task: str, number: int) -> Record:
+    from flasc_cli.errors import CliError
+
+    for shown in client.list_all(f"/v1/tasks/{task}/rounds"):
+        if shown["number"] == number:
+            return shown
+    raise CliError(f"task {task} has no round {number}; see `flasc round list {task}`")
+
+
+def _row(shown: Record) -> list[Json]:
+    seconds = [shown["collecting_seconds"], shown["publishing_seconds"]]
+    evaluation = shown["evaluation"] or {}
+    return [
+        shown["number"],
+        shown["kind"],
+        shown["state"],
+        shown["devices"]["reported"],
+        shown["goal"],
+        sum(shown["refused"].values()),
+        shown["bytes"]["down"],
+        shown["bytes"]["up"],
+        shown["training"]["loss_mean"],
+        evaluation.get("accuracy"),
+        round(sum(filter(None, seconds)), 1) if any(seconds) else None,
+    ]

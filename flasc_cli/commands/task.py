@@ -1,0 +1,208 @@
+"""`flasc task`: fine-tuning tasks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flasc_cli.api import DEFAULT_API, AdminApi, Record
+from flasc_cli.errors import CliError, ExitCode
+from flasc_cli.options import ApiKeyOption, ApiOption, DataOption, Dtype, DtypeOption, JsonOption
+from flasc_cli.output import print_fields, print_json, print_table
+from flasc_cli.task_settings import PresetName, changed_sections, preset_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Fine-tuning tasks.", no_args_is_help=True)
+
+TaskArgument = Annotated[str, typer.Argument(help="A task's name or id.")]
+
+_COLUMNS = ("name", "state", "base_model", "latest_version", "rounds_wanted", "created_at", "id")
+
+
+@unique
+class OptimizerName(StrEnum):
+    ADAMW = "adamw"
+    ADAM = "adam"
+    SGD = "sgd"
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="1 to 63 lower-case letters, digits and dashes.")],
+    *,
+    model: Annotated[
+        str, typer.Option(help="minilm, a local folder, or a hub's model.")
+    ] = "minilm",
+    labels: Annotated[int | None, typer.Option(help="Number of classes.", min=2)] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Take the number of classes from this data set.")
+    ] = None,
+    data: DataOption = None,
+    preset: Annotated[
+        PresetName, typer.Option(help="paper: the authors' settings.")
+    ] = PresetName.DEFAULT,
+    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
+    alpha: Annotated[
+        int | None, typer.Option(help="LoRA alpha; the rank by default, 16 in the paper.", min=1)
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(help="Modules that get LoRA, comma-separated; all linear maps by default."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Published rounds that end the task.")] = None,
+    goal: Annotated[int | None, typer.Option(help="Updates per round.")] = None,
+    quorum: Annotated[int | None, typer.Option(help="The fewest that count at the end.")] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds that a round collects.")] = None,
+    download_density: Annotated[float | None, typer.Option(help="In (0, 1].")] = None,
+    upload_density: Annotated[float | None, typer.Option(help="In (0, 1].")] = None,
+    head_density: Annotated[
+        float | None, typer.Option(help="In (0, 1]; 0: rank the head with the rest.")
+    ] = None,
+    optimizer: Annotated[OptimizerName | None, typer.Option(help="On the server.")] = None,
+    server_lr: Annotated[float | None, typer.Option(help="The server's learning rate.")] = None,
+    client_lr: Annotated[float | None, typer.Option(help="The devices' learning rate.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Steps per device and round; 0: one epoch.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, as policy.over_selection=1.2; repeatable."),
+    ] = None,
+    dtype: DtypeOption = Dtype.AUTO,
+    seed: Annotated[int, typer.Option(help="Draws the initial adapter and head.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration; create nothing.")
+    ] = False,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Create a task from a pretrained model: LoRA on it and its digest are made here, with torch.
+
+    The service gets the initial adapter, never the model.
+    """
+    settings = preset_settings(preset)
+    changes = {
+        "ending.rounds": rounds,
+        "policy.goal": goal,
+        "policy.quorum": quorum,
+        "policy.window_seconds": window,
+        "method.download_density": download_density,
+        "method.upload_density": upload_density,
+        "method.head_density": head_density,
+        "optimizer.name": optimizer.value if optimizer else None,
+        "optimizer.learning_rate": server_lr,
+        "training.learning_rate": client_lr,
+        "training.max_steps": max_steps,
+    }
+    settings = replace(
+        settings,
+        rank=rank,
+        alpha=alpha or settings.alpha,
+        target_modules=targets.split(",") if targets else None,
+        sections=changed_sections(settings.sections, changes, assignments or ()),
+    )
+    count = _label_count(labels, dataset, data)
+
+    from flasc_cli.task_making import draw_task, upload_task
+
+    drawn = draw_task(settings, model=model, labels=count, dtype=dtype.value, seed=seed)
+    if dry_run:
+        print_json(drawn.config)
+        return
+    with AdminApi(api, api_key) as client:
+        created = upload_task(client, name, drawn)
+    _print_detail(created, as_json=as_json)
+
+
+@app.command(name="list")
+def list_tasks(
+    api: ApiOption = DEFAULT_API, api_key: ApiKeyOption = "", as_json: JsonOption = False
+) -> None:
+    """List tasks, newest first."""
+    with AdminApi(api, api_key) as client:
+        tasks = list(client.list_all("/v1/tasks"))
+    if as_json:
+        print_json(tasks)
+    else:
+        print_table("Tasks", _COLUMNS, [[row[name] for name in _COLUMNS] for row in tasks])
+
+
+@app.command()
+def show(
+    task: TaskArgument,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show a task with its whole configuration."""
+    with AdminApi(api, api_key) as client:
+        _print_detail(client.get(f"/v1/tasks/{task}"), as_json=as_json)
+
+
+@app.command()
+def pause(
+    task: TaskArgument,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Open no more rounds; updates on their way still count."""
+    _steer(task, "pause", api, api_key, as_json=as_json)
+
+
+@app.command()
+def resume(
+    task: TaskArgument,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a paused task."""
+    _steer(task, "resume", api, api_key, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    task: TaskArgument,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """End a task for good; published versions stay."""
+    _steer(task, "cancel", api, api_key, as_json=as_json)
+
+
+def _steer(task: str, step: str, api: str, api_key: str, *, as_json: bool) -> None:
+    with AdminApi(api, api_key) as client:
+        moved = client.post(f"/v1/tasks/{task}/{step}")
+    if as_json:
+        print_json(moved)
+    else:
+        typer.echo(f"{moved['name']} is {moved['state']}")
+
+
+def _print_detail(detail: Record, *, as_json: bool) -> None:
+    if as_json:
+        print_json(detail)
+        return
+    config = detail["config"]
+    # A tensor per line would bury the rest; --json has them all.
+    sections = {name: config[name] for name in ("training", "method", "optimizer", "policy")}
+    fields = {name: value for name, value in detail.items() if name != "config"}
+    print_fields({**fields, **sections, "tensors": len(config["layout"])})
+
+
+def _label_count(labels: int | None, dataset: str | None, data: Path | None) -> int:
+    if labels is not None:
+        return labels
+    if dataset is None and data is None:
+        raise CliError("give the number of classes with --labels, or --dataset", ExitCode.USAGE)
+    from flasc_cli.texts import load_texts
+
+    return len(load_texts(dataset or "", data).label_names)

@@ -1,0 +1,60 @@
+"""What commands print: JSON on request, otherwise tables and lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["Json", "print_fields", "print_json", "print_table", "say", "text"]
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+
+def print_json(value: Json) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def say(line: str) -> None:
+    """One line for people; it goes to stderr, so that stdout holds results alone."""
+    typer.echo(line, err=True)
+
+
+def print_fields(fields: Mapping[str, Json]) -> None:
+    """One value per line, names aligned."""
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        typer.echo(f"{name:<{width}}  {text(value)}")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Json]]) -> None:
+    if not rows:
+        typer.echo(f"{title}: none")
+        return
+    if not sys.stdout.isatty():
+        # Nothing that reads a pipe wants boxes, or lines cut to a terminal's width.
+        for row in (columns, *rows):
+            typer.echo("\t".join(map(text, row)))
+        return
+    table = Table(title=title, title_justify="left")
+    for position, column in enumerate(columns):
+        numeric = all(isinstance(row[position], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*map(text, row))
+    Console().print(table, markup=False)
+
+
+def text(value: Json) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,124 @@
+"""The service in one process: which parts run, what they share, and how they end together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+
+from aggregator_service.server import Aggregator, InsecureRefused, drive
+from aggregator_service.settings import ServiceSettings
+from aggregator_service.store.base import Store, StoreUnavailable
+from aggregator_service.store.blobs import BlobStore
+from aggregator_service.store.open import open_blobs, open_store
+from aggregator_service.store.sql.engines import NotDurable
+from aggregator_service.telemetry import (
+    TRANSACTION_RETRIES,
+    TRANSACTION_SECONDS,
+    configure_logging,
+)
+from flasc_cli import database
+from flasc_cli.errors import CliError, ExitCode
+
+__all__ = ["run_service"]
+
+
+def run_service(role: str, given: Mapping[str, Any]) -> None:
+    """Run one role, or "all", until SIGTERM or SIGINT. `given` overrides the environment.
+
+    Prints where it listens once it does, as JSON with `log_json`. Raises CliError.
+    """
+    try:
+        settings = ServiceSettings(**given)
+    except ValidationError as error:
+        fields = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        raise CliError(f"settings: {fields}", ExitCode.USAGE) from error
+    _check_safe(role, settings)
+    configure_logging(level=settings.log_level, as_json=settings.log_json)
+    with database.database_errors(settings.database_url):
+        try:
+            store = open_store(
+                settings.database_url,
+                pool_size=settings.worker_threads,
+                check_durability=settings.check_postgres_durability,
+                observe=_observe,
+            )
+        except NotDurable as error:
+            raise CliError(str(error)) from error
+        try:
+            store.check_ready()
+            _run(role, settings, store, open_blobs(settings.blobs))
+        finally:
+            store.close()
+
+
+def _run(role: str, settings: ServiceSettings, store: Store, blobs: BlobStore) -> None:
+    try:
+        asyncio.run(_serve(role, settings, store, blobs))
+    except InsecureRefused as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
+    except StoreUnavailable:
+        raise
+    except OSError as error:
+        raise CliError(f"{error}; is another service running? choose other ports") from error
+
+
+async def _serve(role: str, settings: ServiceSettings, store: Store, blobs: BlobStore) -> None:
+    until = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Windows has no such handlers; there Ctrl-C cancels this coroutine.
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, until.set)
+    addresses: dict[str, str] = {}
+    async with AsyncExitStack() as parts:
+        if role in {"all", "aggregator"}:
+            aggregator = Aggregator(settings, store, blobs)
+            parts.push_async_callback(aggregator.stop)
+            settings = settings.model_copy(update={"grpc_port": await aggregator.start()})
+            addresses["devices"] = f"{settings.grpc_host}:{settings.grpc_port}"
+        if role in {"all", "admin"}:
+            from admin_api.server import AdminServer
+
+            admin = AdminServer(settings, store, blobs)
+            parts.push_async_callback(admin.stop)
+            scheme = "http" if settings.tls_key is None else "https"
+            addresses["admin"] = f"{scheme}://{settings.http_host}:{await admin.start()}"
+        if role in {"all", "driver"}:
+            driving = asyncio.create_task(drive(settings, store, blobs, until=until))
+            # Without its driver a service only pretends to work: end, and be started again.
+            driving.add_done_callback(lambda _: until.set())
+            parts.push_async_callback(lambda: driving)
+        _print_addresses(addresses, as_json=bool(settings.log_json))
+        await until.wait()
+
+
+def _print_addresses(addresses: Mapping[str, str], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"event": "ready", **addresses}))
+        return
+    labels = {"devices": "devices connect to", "admin": "admin API and page at"}
+    for name, address in addresses.items():
+        typer.echo(f"{labels[name]} {address}")
+
+
+def _check_safe(role: str, settings: ServiceSettings) -> None:
+    """API keys and updates must not travel in the clear unless the operator says so."""
+    if role != "driver" and settings.tls_key is None and not settings.insecure_dev:
+        raise CliError(
+            "without TLS, keys, credentials and updates travel in the clear: give "
+            "--tls-certificate and --tls-key, or --insecure-dev on a machine of your own",
+            ExitCode.USAGE,
+        )
+
+
+def _observe(name: str, seconds: float, attempts: int) -> None:
+    TRANSACTION_SECONDS.labels(name).observe(seconds)
+    if attempts > 1:
+        TRANSACTION_RETRIES.labels(name).inc(attempts - 1)

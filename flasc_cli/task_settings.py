@@ -1,0 +1,147 @@
+"""A new task's settings: a preset, and what the operator changes of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from flasc_cli.errors import CliError, ExitCode
+
+if TYPE_CHECKING:
+    from aggregator_service.domain.tasks import TaskConfig
+    from flasc_sim.blueprint import Blueprint
+
+__all__ = ["PresetName", "TaskSettings", "changed_sections", "preset_settings", "task_config"]
+
+
+@unique
+class PresetName(StrEnum):
+    DEFAULT = "default"
+    PAPER = "paper"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSettings:
+    """The parts of a task's configuration that do not follow from the model, as the API has them.
+
+    `alpha` of None is the rank.
+    """
+
+    rank: int = 16
+    alpha: int | None = None
+    dropout: float = 0.0
+    target_modules: list[str] | None = None
+    sections: Mapping[str, Any] = field(default_factory=dict)
+
+
+# The paper's densities are flags of its scripts; 1/4 both ways is its headline setting.
+_SECTIONS: Final[Mapping[PresetName, Mapping[str, Any]]] = MappingProxyType(
+    {
+        PresetName.DEFAULT: {
+            "training": {"learning_rate": 0.1, "momentum": 0.9},
+            "method": {
+                "name": "flasc",
+                "download_density": 0.25,
+                "upload_density": 0.25,
+                "head_density": 1.0,
+            },
+            "optimizer": {"name": "adamw", "learning_rate": 0.005},
+        },
+        PresetName.PAPER: {
+            "training": {"learning_rate": 0.001, "momentum": 0.9},
+            "method": {"name": "flasc", "download_density": 0.25, "upload_density": 0.25},
+            "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
+        },
+    }
+)
+_COMMON: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "policy": {"goal": 10, "quorum": 5, "window_seconds": 3600.0},
+        "ending": {"rounds": 100},
+        "limits": {},
+    }
+)
+
+
+def preset_settings(preset: PresetName) -> TaskSettings:
+    """Return the preset's settings; sections are copies that the caller may change."""
+    sections = _copy({**_SECTIONS[preset], **_COMMON})
+    if preset is PresetName.PAPER:
+        # The paper keeps alpha at 16 whatever the rank is, and drops on the LoRA path alone.
+        return TaskSettings(alpha=16, dropout=0.1, sections=sections)
+    return TaskSettings(sections=sections)
+
+
+def changed_sections(
+    sections: Mapping[str, Any], changes: Mapping[str, Any], assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return sections with every `section.field` in `changes` set, and then every assignment.
+
+    A change to None is none; a head density of 0 is no density of its own. An assignment reads
+    section.field=value, the value as JSON or else text; CliError for any other.
+    """
+    changed = _copy(sections)
+    for name, value in changes.items():
+        if value is not None:
+            _set(changed, name, value)
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or name.strip().partition(".")[0] not in changed:
+            raise CliError(
+                f"--set {assignment!r}: write section.field=value, where section is one of "
+                f"{', '.join(sorted(changed))}",
+                ExitCode.USAGE,
+            )
+        _set(changed, name.strip(), _value(value.strip()))
+    if changed["method"].get("head_density") == 0:
+        changed["method"]["head_density"] = None
+    return changed
+
+
+def _set(sections: dict[str, Any], name: str, value: Any) -> None:
+    section, _, setting = name.partition(".")
+    if name == "optimizer.name" and value != sections[section]["name"]:
+        # Another optimizer has other settings; of these only Adam's kind shares the learning rate.
+        kept = {} if value == "sgd" else {"learning_rate": sections[section]["learning_rate"]}
+        sections[section] = {"name": value, **kept}
+        return
+    sections[section][setting] = value
+
+
+def _copy(sections: Mapping[str, Any]) -> dict[str, Any]:
+    copied: dict[str, Any] = json.loads(json.dumps(dict(sections)))
+    return copied
+
+
+def task_config(blueprint: Blueprint, sections: Mapping[str, Any]) -> TaskConfig:
+    """Put a configuration together and check it. Raises CliError that names the setting."""
+    from aggregator_service.domain.task_json import config_from_json
+    from flasc_core.errors import Refusal
+
+    try:
+        config = config_from_json(
+            {
+                "layout": blueprint.layout.to_json(),  # type: ignore[dict-item]
+                "base_model": {
+                    "name": blueprint.base_model_name,
+                    "sha256": blueprint.base_model_sha256.hex(),
+                },
+                "peft_config_json": blueprint.peft_config_json,
+                **sections,
+            }
+        )
+        config.check()
+    except Refusal as refusal:
+        raise CliError(refusal.message, ExitCode.USAGE) from refusal
+    return config
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
