@@ -244,7 +244,7 @@ def base_model_sha256(model: PeftModel) -> bytes:
     part of it, and neither are the originals that `modules_to_save` replaces: those start random
     and are never used.
     """
-    trained = {_base_name(name) for name in _trainable(model)}
+    trained = {_base_name(name) for name, p in model.named_parameters() if p.requires_grad}
     frozen = {
         _base_name(name): tensor
         for name, tensor in model.state_dict().items()
@@ -286,7 +286,7 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, parameter in named.items():
         if parameter.dtype != torch.float32:
             # A coordinate that training leaves alone would come back rounded, not unchanged.
-            raise ValueError(f"{name!r} is {parameter.dtype}; adapters train in float32")
+            raise ValueError(f"{name!r} is {parameter.dtype}; cast what trains to float32")
     return named
 
 
