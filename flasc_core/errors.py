@@ -84,7 +84,7 @@ class Refusal(Exception):
         message: str,
         *,
         retry_after: timedelta | None = None,
-        **facts: str | int | float,
+        **facts: str | float,
     ) -> None:
         super().__init__(message)
         self.reason: Final = reason
@@ -92,7 +92,7 @@ class Refusal(Exception):
         self.retry_after: Final = retry_after
         self.facts: Final[Mapping[str, str | int | float]] = MappingProxyType(facts)
 
-    def about(self, **facts: str | int | float) -> Refusal:
+    def about(self, **facts: str | float) -> Refusal:
         """The same refusal with more facts, for a caller that knows what it concerned."""
         return Refusal(
             self.reason, self.message, retry_after=self.retry_after, **{**self.facts, **facts}

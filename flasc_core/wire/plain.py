@@ -62,8 +62,8 @@ def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
         _check_count("gaps", len(segment.official.gaps), envelope.nnz)
         gaps = np.array(segment.official.gaps, dtype=np.int64)
     gaps += 1
+    gaps[0] += envelope.start - 1
     indices = np.cumsum(gaps, out=gaps)
-    indices += envelope.start - 1
     if indices[-1] >= envelope.end:
         raise Refusal(
             Reason.INDEX_RANGE,

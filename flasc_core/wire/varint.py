@@ -47,7 +47,8 @@ def read_varints(payload: bytes, count: int) -> NDArray[np.int64]:
     is cut off or too long, and INDEX_RANGE for a number of 2**32 or more.
     """
     octets = np.frombuffer(payload, dtype=np.uint8)
-    continued = np.flatnonzero(octets & _MORE)
+    last = octets < _MORE
+    continued = np.flatnonzero(~last)
     held = octets.size - continued.size
     if octets.size and octets[-1] & _MORE:
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last varint is cut off", field="gaps")
@@ -57,7 +58,7 @@ def read_varints(payload: bytes, count: int) -> NDArray[np.int64]:
         )
     if not continued.size:
         return octets.astype(np.int64)
-    numbers = octets[octets < _MORE].astype(np.int64)
+    numbers = octets[last].astype(np.int64)
     _add_continued(numbers, octets, continued)
     return numbers
 

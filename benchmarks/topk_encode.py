@@ -1,0 +1,83 @@
+"""What a device spends after training: choosing coordinates, then writing them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks._report import (
+    DENSITIES,
+    Goal,
+    Trace,
+    interleaved,
+    parse_traces,
+    sparse,
+    write_report,
+)
+from flasc_core.pb.v1 import sparse_update_pb2
+from flasc_core.sparse import SparseVector, count_kept, top_k
+from flasc_core.wire import encode
+
+
+def main() -> None:
+    rows = [row(trace, label) for trace in parse_traces(__doc__) for label in DENSITIES]
+    # Short vectors measure the cost of calls rather than of values.
+    long = [r for r in rows if float(r["nnz"]) >= 10_000]
+    write_report(
+        "topk_encode",
+        rows,
+        [
+            Goal(
+                name="top-k / one pass of absolute values",
+                at_most=12,
+                worst=max(float(r["top_k_of_abs_pass"]) for r in long),
+            ),
+            Goal(
+                name="encoding, ns per nonzero",
+                at_most=25,
+                worst=max(float(r["encode_ns_per_nonzero"]) for r in long),
+            ),
+            Goal(
+                name="encoding / protobuf's own class from lists",
+                at_most=0.5,
+                worst=max(float(r["encode_of_protobuf"]) for r in long),
+            ),
+        ],
+    )
+
+
+def row(trace: Trace, label: str) -> dict[str, str | float]:
+    x = trace.update
+    kept = count_kept(x.size, DENSITIES[label])
+    vector = sparse(trace, DENSITIES[label])
+    seconds = interleaved(
+        {
+            "abs": lambda: np.abs(x),
+            "top_k": lambda: top_k(x, kept),
+            "argpartition": lambda: np.sort(np.argpartition(np.abs(x), x.size - kept)[-kept:]),
+            "encode": lambda: encode(vector),
+            "protobuf": lambda: from_lists(vector),
+        }
+    )
+    return {
+        "trace": trace.name,
+        "dim": x.size,
+        "density": label,
+        "nnz": kept,
+        "top_k_ms": seconds["top_k"] * 1e3,
+        "top_k_of_abs_pass": seconds["top_k"] / seconds["abs"],
+        "top_k_of_argpartition": seconds["top_k"] / seconds["argpartition"],
+        "encode_ms": seconds["encode"] * 1e3,
+        "encode_ns_per_nonzero": seconds["encode"] / kept * 1e9,
+        "encode_of_protobuf": seconds["encode"] / seconds["protobuf"],
+    }
+
+
+def from_lists(vector: SparseVector) -> bytes:
+    gaps = np.diff(vector.indices, prepend=-1) - 1
+    return sparse_update_pb2.SparseSegment(
+        gaps=gaps.tolist(), values=vector.values.tolist()
+    ).SerializeToString()
+
+
+if __name__ == "__main__":
+    main()
