@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from aggregator_service.store.base import LostRace, Transaction
 from aggregator_service.store.memory.ledger import (
@@ -26,7 +26,7 @@ __all__ = ["MemoryStore"]
 
 T = TypeVar("T")
 
-ATTEMPTS = 10
+ATTEMPTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ def sqlite_engine(url: URL, *, pool_size: int, begin: str, read_only: bool = Fal
         max_overflow=0,
         pool_timeout=_CONNECT_SECONDS,
         connect_args={"check_same_thread": False},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")
@@ -105,6 +106,8 @@ def postgres_engine(
         pool_pre_ping=True,
         # Rows are locked by name, so a statement may see what committed before it.
         isolation_level="READ COMMITTED",
+        # Errors are logged; updates and credentials are not.
+        hide_parameters=True,
         # What the URL itself says comes first.
         connect_args={key: value for key, value in connect_args.items() if key not in url.query},
     )

@@ -22,9 +22,11 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS: Final = 10
+ATTEMPTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.005
-_LONGEST_PAUSE_SECONDS: Final = 0.2
+_LONGEST_PAUSE_SECONDS: Final = 0.1
+# A device gives up on a call before long, and a busy database has waited each time already.
+_PATIENCE_SECONDS: Final = 10
 
 
 class Observer(Protocol):
@@ -101,6 +103,7 @@ class SqlStore:
         return self._repeat(
             name,
             lambda: self._connections.read(lambda connection: body(SqlTransaction(connection))),
+            reading=True,
         )
 
     def check_ready(self) -> None:
@@ -109,30 +112,34 @@ class SqlStore:
     def close(self) -> None:
         self._connections.close()
 
-    def _repeat(self, name: str, once: Callable[[], T]) -> T:
+    def _repeat(self, name: str, once: Callable[[], T], *, reading: bool = False) -> T:
         started = time.perf_counter()
-        attempt = 0
+        attempt = 1
         try:
             while True:
-                attempt += 1
+                is_last = attempt == ATTEMPTS or time.perf_counter() > started + _PATIENCE_SECONDS
                 try:
                     return once()
                 except LostRace:
-                    if attempt == ATTEMPTS:
+                    if is_last:
                         raise
                 except SQLAlchemyError as error:
-                    failure = classify(error)
-                    if failure is Failure.BUG:
-                        raise
-                    if failure is Failure.UNAVAILABLE or attempt == ATTEMPTS:
-                        log.warning("transaction %s failed: %s", name, error)
-                        raise StoreUnavailable(
-                            f"{name}: the database can not do this now"
-                        ) from error
+                    _judge(name, error, is_last=is_last, reading=reading)
                 self._sleep(_pause(attempt))
+                attempt += 1
         finally:
             if self._observe is not None:
                 self._observe(name, time.perf_counter() - started, attempt)
+
+
+def _judge(name: str, error: SQLAlchemyError, *, is_last: bool, reading: bool) -> None:
+    """Returns where the transaction may start over."""
+    failure = classify(error, reading=reading)
+    if failure is Failure.BUG:
+        raise error
+    if failure is Failure.UNAVAILABLE or is_last:
+        log.warning("transaction %s failed: %s", name, error)
+        raise StoreUnavailable(f"{name}: the database can not do this now") from error
 
 
 def _pause(attempt: int) -> float:
