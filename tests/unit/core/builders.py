@@ -81,6 +81,23 @@ def a_payload(*segments: bytes, dim: int = 10, crc32: int | None = None) -> byte
     ).SerializeToString()
 
 
+def read_by_definition(payload: bytes) -> SparseVector:
+    """What sparse_update.proto says, one number at a time, by protobuf's own class."""
+    update = sparse_update_pb2.SparseUpdate.FromString(payload)
+    indices: list[int] = []
+    values: list[float] = []
+    for segment in update.segments:
+        if segment.index_encoding == DENSE:
+            indices += range(segment.start, segment.start + segment.length)
+        else:
+            position = segment.start - 1
+            for gap in segment.gaps:
+                position += 1 + gap
+                indices.append(position)
+        values += segment.values
+    return a_vector(indices, values, dim=update.dim)
+
+
 def finite_floats(bound: float = 64.0) -> st.SearchStrategy[float]:
     return st.floats(-bound, bound, width=32)
 

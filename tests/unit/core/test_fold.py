@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from fractions import Fraction
 
 import numpy as np
@@ -31,9 +32,9 @@ def folded(pairs: list[Update], *, numbers: list[int] | None = None) -> Accumula
 
 @settings(deadline=None)
 @given(updates, st.randoms(use_true_random=False))
-def test_any_order_gives_the_same_bytes(pairs: list[Update], random: st.random.Random) -> None:  # type: ignore[name-defined]
+def test_any_order_gives_the_same_bytes(pairs: list[Update], shuffler: random.Random) -> None:
     order = list(range(len(pairs)))
-    random.shuffle(order)
+    shuffler.shuffle(order)
     shuffled = folded([pairs[number] for number in order], numbers=order)
     assert shuffled == folded(pairs)
     assert shuffled.to_bytes() == folded(pairs).to_bytes()

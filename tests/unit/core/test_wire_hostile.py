@@ -11,8 +11,14 @@ from flasc_core.errors import Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import decode, encode
-from tests.unit.core.builders import a_payload, a_segment, a_vector, limits_of, sparse_vectors
-from tests.unit.core.test_wire_round_trip import read_by_definition
+from tests.unit.core.builders import (
+    a_payload,
+    a_segment,
+    a_vector,
+    limits_of,
+    read_by_definition,
+    sparse_vectors,
+)
 
 DIM = 300
 LIMITS = limits_of(DIM, max_nnz=50)

@@ -20,25 +20,9 @@ from tests.unit.core.builders import (
     a_segment,
     a_vector,
     limits_of,
+    read_by_definition,
     sparse_vectors,
 )
-
-
-def read_by_definition(payload: bytes) -> SparseVector:
-    """What sparse_update.proto says, one number at a time, by protobuf's own class."""
-    update = sparse_update_pb2.SparseUpdate.FromString(payload)
-    indices: list[int] = []
-    values: list[float] = []
-    for segment in update.segments:
-        if segment.index_encoding == DENSE:
-            indices += range(segment.start, segment.start + segment.length)
-        else:
-            position = segment.start - 1
-            for gap in segment.gaps:
-                position += 1 + gap
-                indices.append(position)
-        values += segment.values
-    return a_vector(indices, values, dim=update.dim)
 
 
 def a_long_vector(nnz: int, *, stride: int = 1) -> SparseVector:
