@@ -29,7 +29,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM build AS device-libraries
 # Where torch for CPUs comes from: an index given here, or a wheel put into deploy/wheels. From the
-# default index torch for Linux brings gigabytes of CUDA libraries.
+# default index torch for Linux brings gigabytes of CUDA libraries. Bytecode is left out: it would
+# make a large image larger, and a device starts once and runs for long.
 ARG PIP_EXTRA_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=deploy/wheels,target=/wheels \
@@ -53,7 +54,7 @@ LABEL org.opencontainers.image.vendor="flasc-service" \
 RUN groupadd --gid 10001 flasc \
  && useradd --uid 10001 --gid flasc --home-dir /var/lib/flasc --shell /usr/sbin/nologin flasc \
  && install --directory --owner=flasc --group=flasc --mode=0750 /var/lib/flasc
-# The root may be read-only: bytecode is in the image, and data goes to /var/lib/flasc alone.
+# The root may be read-only: nothing is written but data, which goes to /var/lib/flasc alone.
 ENV PATH=/opt/flasc/bin:/opt/libraries/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH=/opt/flasc \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -97,4 +98,4 @@ COPY --from=device-libraries /opt/libraries /opt/libraries
 COPY --from=wheel /opt/flasc /opt/flasc
 # A device is somebody's own script: mount or add it, and name it as the command.
 ENTRYPOINT ["python"]
-CMD ["-c", "import client_sdk.peft_trainer; print('client_sdk', client_sdk.__name__)"]
+CMD ["-c", "import client_sdk.peft_trainer, importlib.metadata as m; print(m.version('flasc-service'))"]

@@ -41,7 +41,7 @@ def grpc_serving(certificate: Path | None) -> bool:
     request = health_pb2.HealthCheckRequest(service=SERVICE)
     with channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_SECONDS)
-    return answer.status == health_pb2.HealthCheckResponse.SERVING
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def http_ready(certificate: Path | None) -> bool:
@@ -73,7 +73,7 @@ def _name_in(certificate: Path, port: int) -> str:
         context.wrap_socket(plain) as secured,
     ):
         peer = secured.getpeercert() or {}
-    names = [name for _, name in peer.get("subjectAltName", ())]
+    names = [str(entry[1]) for entry in peer.get("subjectAltName", ())]
     return names[0].replace("*", "any") if names else "localhost"
 
 
