@@ -53,12 +53,9 @@ def config_from_json(data: Mapping[str, Json]) -> TaskConfig:
     """Refuses (CONFIGURATION) missing, unknown and ill-typed fields; does not check() the rest."""
     try:
         fields = dict(data)
-        base_model = _object(fields.pop("base_model"), "base_model")
         config = TaskConfig(
             layout=AdapterLayout.from_json(cast("list[dict[str, Json]]", fields.pop("layout"))),
-            base_model=BaseModel(
-                name=str(base_model["name"]), sha256=bytes.fromhex(str(base_model["sha256"]))
-            ),
+            base_model=_base_model(fields.pop("base_model")),
             peft_config_json=_text(fields.pop("peft_config_json"), "peft_config_json"),
             training=TrainingPlan(**_numbers(fields.pop("training"), TrainingPlan, "training")),
             method=method_from_json(_object(fields.pop("method"), "method")),
@@ -92,11 +89,23 @@ def policy_from_json(data: Mapping[str, Json]) -> RoundPolicy:
     """Raises TypeError or ValueError that names the field."""
     fields: dict[str, Json] = dict(data)
     spans: dict[str, Any] = {
-        name: timedelta(seconds=_real(fields.pop(f"{name}_seconds"), f"{name}_seconds"))
+        name: _span(fields.pop(f"{name}_seconds"), f"policy.{name}_seconds")
         for name in _POLICY_SECONDS
         if f"{name}_seconds" in fields
     }
     return RoundPolicy(**_numbers(fields, RoundPolicy, "policy"), **spans)
+
+
+def _base_model(value: Json) -> BaseModel:
+    fields = _object(value, "base_model")
+    name = _text(fields.pop("name"), "base_model.name")
+    digits = _text(fields.pop("sha256"), "base_model.sha256")
+    if fields:
+        raise ValueError(f"base_model has an unknown field {min(fields)!r}")
+    try:
+        return BaseModel(name=name, sha256=bytes.fromhex(digits))
+    except ValueError:
+        raise ValueError("base_model.sha256 must be hexadecimal") from None
 
 
 def _numbers(value: Json, target: type, where: str) -> dict[str, Any]:
@@ -115,7 +124,7 @@ def _numbers(value: Json, target: type, where: str) -> dict[str, Any]:
 def _object(value: Json, where: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise TypeError(f"{where} must be an object")
-    return value
+    return dict(value)
 
 
 def _text(value: Json, where: str) -> str:
@@ -133,7 +142,18 @@ def _integer(value: Json, where: str) -> int:
 def _real(value: Json, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{where} must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{where} is too large") from None
+
+
+def _span(value: Json, where: str) -> timedelta:
+    seconds = _real(value, where)
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        raise ValueError(f"{where} is no length of time") from None
 
 
 def _optional_real(value: Json, where: str) -> float | None:
