@@ -61,7 +61,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, send_noting)
         finally:
-            route = getattr(scope.get("route"), "path", "(none)")
+            route = _route(scope)
             key: ApiKey | None = scope.get("state", {}).get("api_key")
             _REQUESTS.labels(_method(scope), route, str(status)).inc()
             log.info(
@@ -140,6 +140,12 @@ def _add_headers(headers: MutableHeaders) -> None:
         headers.setdefault(name, value)
     # Answers to a key are nobody else's to keep.
     headers.setdefault("Cache-Control", "no-store")
+
+
+def _route(scope: Scope) -> str:
+    path: str = scope["path"]
+    template: str = getattr(scope.get("route"), "path", "(none)")
+    return path if path in PAGE_PATHS else template
 
 
 def _method(scope: Scope) -> str:

@@ -1,5 +1,7 @@
 // The operator's page: reads /v1 with a key, and follows /v1/events for what to read again.
 
+import { drawBars, drawLine } from "/charts.js";
+
 const KEY = "flasc.key";
 const PAGE = 200;
 // Several events in a row, as when a cohort reports at once, cause one read.
@@ -23,10 +25,9 @@ class Unauthorized extends Error {}
 // --- reading ---------------------------------------------------------------------------------
 
 async function request(path, headers = {}) {
-  const { key, signal } = session;
-  const response = await fetch(path, {
-    headers: { Authorization: `Bearer ${key}`, ...headers }, signal, cache: "no-store",
-  });
+  const { key, abort } = session;
+  const all = { Authorization: `Bearer ${key}`, ...headers };
+  const response = await fetch(path, { headers: all, signal: abort.signal, cache: "no-store" });
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({ detail: response.statusText }));
   if (response.status === 401) throw new Unauthorized(problem.detail);
@@ -94,9 +95,9 @@ async function follow(mine) {
         if (session !== mine) return;
         drawLive(true);
         // Only now: whatever changes during this read comes as an event.
-        if (first) await Promise.all([loadTasks(), mine.lastLoaded && loadRounds()]);
+        if (first) await Promise.all([loadTasks(), mine.loaded && loadRounds()]);
         first = false;
-        mine.lastLoaded = true;
+        mine.loaded = true;
         showProblem("");
         if (event) noteChange(event);
       }
@@ -110,17 +111,16 @@ async function follow(mine) {
   }
 }
 
-const pending = { rounds: new Set(), tasks: false, timer: 0 };
+const pending = { rounds: new Set(), timer: 0 };
 
 function noteChange(event) {
-  pending.tasks = true;
   if (event.round_id && event.task_id === view.task?.id) pending.rounds.add(event.round_id);
   pending.timer ||= setTimeout(readChanges, GATHER_MS);
 }
 
 async function readChanges() {
   const rounds = [...pending.rounds];
-  Object.assign(pending, { rounds: new Set(), tasks: false, timer: 0 });
+  Object.assign(pending, { rounds: new Set(), timer: 0 });
   await guarded(async () => {
     await Promise.all(rounds.map(loadRound));
     await loadTasks();
@@ -131,6 +131,7 @@ async function guarded(work) {
   const mine = session;
   try {
     await work();
+    showProblem("");
   } catch (error) {
     if (session !== mine) return;
     if (error instanceof Unauthorized) leave(error.message);
@@ -209,13 +210,22 @@ function drawTask() {
   document.title = `${task.name} · FLASC`;
   const curve = evaluations(rounds);
   drawTiles(task, rounds, curve);
-  drawLine(byId("accuracy"), curve.map((e) => [e.version, e.accuracy]), percent, [0, null]);
-  drawLine(byId("loss"), curve.map((e) => [e.version, e.loss]), decimal, [null, null]);
-  drawBytes(byId("bytes"), [...rounds].reverse().filter((round) => round.bytes.dense_down));
+  drawLine(byId("accuracy"), curve.map((e) => ({ x: e.version, y: e.accuracy })), {
+    format: percent, tick: (y) => `${Math.round(100 * y)} %`, low: 0,
+  });
+  drawLine(byId("loss"), curve.map((e) => ({ x: e.version, y: e.loss })), { format: decimal });
+  drawBars(byId("bytes"), [...rounds].reverse().filter((round) => round.bytes.dense_down).map(bar), {
+    label: "Payload bytes of each round before dense float32", format: bytes,
+  });
   drawRefusals(rounds);
   byId("rounds").replaceChildren(...rounds.map(drawRound));
   byId("rounds-note").textContent = view.more ? `the last ${rounds.length}` : "";
 }
+
+const bar = ({ number: x, bytes: moved }) => {
+  const [sent, dense] = [moved.down + moved.up, moved.dense_down + moved.dense_up];
+  return { x, front: sent, back: dense, title: `round ${x}: ${bytes(sent)}, dense ${bytes(dense)}` };
+};
 
 // Devices score a version before they train from it: one point per version, the newest round's.
 function evaluations(rounds) {
@@ -232,13 +242,14 @@ function drawTiles(task, rounds, curve) {
   const sent = sum((round) => round.bytes.down + round.bytes.up);
   const dense = sum((round) => round.bytes.dense_down + round.bytes.dense_up);
   const points = curve.length > 1 ? 100 * (last.accuracy - first.accuracy) : null;
-  const gain = points === null ? "" : `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)} points since version ${first.version}`;
+  const sign = points < 0 ? "−" : "+";
+  const gain = points === null ? "" : `${sign}${Math.abs(points).toFixed(1)} points since v${first.version}`;
   const tiles = [
     ["Accuracy", percent(last?.accuracy), last ? gain || `version ${last.version}` : "no device has reported yet"],
     ["Loss", decimal(last?.loss), last ? `version ${last.version}, ${whole(last.total)} examples` : ""],
     ["Versions", `${task.latest_version} of ${task.rounds_wanted}`, `${rounds.length}${view.more ? "+" : ""} rounds`],
     ["Payload", bytes(sent), dense ? `instead of ${bytes(dense)} dense` : ""],
-    ["Saving", factor(sent && dense / sent), "against dense float32, both ways"],
+    ["Saving", factor(sent && dense / sent), "against dense float32"],
     ["Updates", whole(sum((round) => round.devices.accepted)), `${whole(sum(refusedOf))} requests refused`],
   ];
   byId("tiles").replaceChildren(...tiles.map(([name, value, note]) =>
@@ -275,82 +286,6 @@ function drawRefusals(rounds) {
   byId("no-refusals").hidden = ranked.length > 0;
 }
 
-// --- drawing: charts -------------------------------------------------------------------------
-
-const BOX = { left: 52, right: 14, top: 14, bottom: 24 };
-
-function svg(name, attributes = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-function niceStep(span, count) {
-  const raw = span / count || 1;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  return power * [1, 2, 5, 10].find((m) => m * power >= raw);
-}
-
-// Axes over [low, high]; returns the canvas and the two scales.
-function axes(target, label, { low, high, format, firstX, lastX, padX = 0 }) {
-  const [width, height] = [Math.max(260, target.clientWidth), 200];
-  const canvas = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
-  const step = niceStep(high - low || 1, 4);
-  const [floor, ceiling] = [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step || step];
-  const y = (v) => height - BOX.bottom - ((v - floor) / (ceiling - floor || 1)) * (height - BOX.top - BOX.bottom);
-  const inner = width - BOX.left - BOX.right - 2 * padX;
-  const x = (v) => BOX.left + padX + (lastX === firstX ? inner / 2 : ((v - firstX) / (lastX - firstX)) * inner);
-  for (let tick = floor; tick <= ceiling + step / 2; tick += step) {
-    canvas.append(
-      svg("line", { class: "grid", x1: BOX.left, x2: width - BOX.right, y1: y(tick), y2: y(tick) }),
-      svg("text", { x: BOX.left - 8, y: y(tick) + 4, "text-anchor": "end" }, format(tick, step)));
-  }
-  const every = Math.max(1, niceStep(lastX - firstX, 8));
-  for (let tick = Math.ceil(firstX / every) * every; tick <= lastX; tick += every) {
-    canvas.append(svg("text", { x: x(tick), y: height - 6, "text-anchor": "middle" }, String(tick)));
-  }
-  return { canvas, x, y, floor, inner };
-}
-
-const emptyChart = (target) => target.replaceChildren(el("p", { class: "empty" }, "Nothing reported yet."));
-
-function drawLine(target, points, format, [least, most]) {
-  if (!points.length) return emptyChart(target);
-  const values = points.map(([, value]) => value);
-  const tick = (v, step) => (format === percent ? `${Math.round(100 * v)} %` : v.toFixed(step < 0.1 ? 2 : 1));
-  const { canvas, x, y } = axes(target, `From ${format(values[0])} to ${format(values.at(-1))}`, {
-    low: least ?? Math.min(...values), high: most ?? Math.max(...values), format: tick,
-    firstX: points[0][0], lastX: points.at(-1)[0], padX: 10,
-  });
-  canvas.append(svg("polyline", { class: "line", points: points.map(([v, a]) => `${x(v)},${y(a)}`).join(" ") }));
-  for (const [version, value] of points) {
-    const title = svg("title", {}, `version ${version}: ${format(value)}`);
-    canvas.append(svg("circle", { class: "dot", cx: x(version), cy: y(value), r: points.length > 60 ? 2.5 : 4 }, title));
-  }
-  target.replaceChildren(canvas);
-}
-
-function drawBytes(target, rounds) {
-  if (!rounds.length) return emptyChart(target);
-  const dense = (round) => round.bytes.dense_down + round.bytes.dense_up;
-  const sent = (round) => round.bytes.down + round.bytes.up;
-  const [first, last] = [rounds[0].number, rounds.at(-1).number];
-  const { canvas, x, y, floor, inner } = axes(target, "Payload bytes of each round beside dense float32", {
-    low: 0, high: Math.max(...rounds.map(dense), ...rounds.map(sent)), format: (v) => (v ? bytes(v) : "0"),
-    firstX: first, lastX: last, padX: 24,
-  });
-  const wide = Math.min(36, Math.max(2, (0.7 * inner) / Math.max(1, last - first)));
-  for (const round of rounds) {
-    const title = svg("title", {}, `round ${round.number}: ${bytes(sent(round))}, dense ${bytes(dense(round))}`);
-    const bar = (look, value) => svg("rect", {
-      class: look, x: x(round.number) - wide / 2, width: wide, y: y(value), height: Math.max(0, y(floor) - y(value)), rx: 1.5,
-    });
-    canvas.append(svg("g", {}, title, bar("dense", dense(round)), bar("sent", sent(round))));
-  }
-  target.replaceChildren(canvas);
-}
-
 // --- entering and leaving --------------------------------------------------------------------
 
 function drawLive(on) {
@@ -369,8 +304,7 @@ function show(entered) {
 }
 
 function enter(key) {
-  const abort = new AbortController();
-  session = { key, abort, signal: abort.signal, lastEvent: null, lastLoaded: false };
+  session = { key, abort: new AbortController(), lastEvent: null, loaded: false };
   sessionStorage.setItem(KEY, key);
   show(true);
   follow(session);
@@ -400,6 +334,5 @@ setInterval(() => {
   guarded(() => loadRound(open.id).then(loadTasks));
 }, REFRESH_MS);
 
-const kept = sessionStorage.getItem(KEY);
-if (kept) enter(kept);
+if (sessionStorage.getItem(KEY)) enter(sessionStorage.getItem(KEY));
 else leave();

@@ -14,6 +14,7 @@ __all__ = ["PAGE_PATHS", "router"]
 _FOLDER: Final = Path(__file__).parent.parent / "dashboard"
 _FILES: Final = {
     "/": ("index.html", "text/html"),
+    "/charts.js": ("charts.js", "text/javascript"),
     "/dashboard.css": ("dashboard.css", "text/css"),
     "/dashboard.js": ("dashboard.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
