@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,25 +28,39 @@ def a_pending(payload: bytes = b"payload\nwith a line", number: int = 4) -> Pend
     )
 
 
+Reopen = Callable[[], StateFolder]
+
+
 @pytest.fixture
-def state(tmp_path: Path) -> StateFolder:
-    return StateFolder(tmp_path, task="t")
+def reopen(tmp_path: Path) -> Iterator[Reopen]:
+    """Open the folder once more; whoever held it before has ended."""
+    opened: list[StateFolder] = []
+
+    def again() -> StateFolder:
+        for state in opened:
+            state.close()
+        opened.append(StateFolder(tmp_path, task="t"))
+        return opened[-1]
+
+    yield again
+    for state in opened:
+        state.close()
 
 
-def reopened(state: StateFolder, folder: Path) -> StateFolder:
-    state.close()
-    return StateFolder(folder, task="t")
+@pytest.fixture
+def state(reopen: Reopen) -> StateFolder:
+    return reopen()
 
 
-def test_a_pending_update_comes_back_as_it_was(state: StateFolder, tmp_path: Path) -> None:
+def test_a_pending_update_comes_back_as_it_was(state: StateFolder, reopen: Reopen) -> None:
     state.save_pending(a_pending())
-    assert reopened(state, tmp_path).load_pending() == a_pending()
+    assert reopen().load_pending() == a_pending()
 
 
-def test_a_dropped_update_does_not_come_back(state: StateFolder, tmp_path: Path) -> None:
+def test_a_dropped_update_does_not_come_back(state: StateFolder, reopen: Reopen) -> None:
     state.save_pending(a_pending())
     state.drop_pending()
-    assert reopened(state, tmp_path).load_pending() is None
+    assert reopen().load_pending() is None
 
 
 def test_dropping_nothing_is_harmless(state: StateFolder) -> None:
@@ -66,33 +81,33 @@ def test_every_flipped_or_missing_byte_of_a_pending_payload_is_noticed() -> None
             PendingUpdate.from_bytes(whole[:length])
 
 
-def test_a_half_written_file_is_never_read(state: StateFolder, tmp_path: Path) -> None:
+def test_a_half_written_file_is_never_read(
+    state: StateFolder, reopen: Reopen, tmp_path: Path
+) -> None:
     state.save_pending(a_pending())
     (tmp_path / "writing-pending-update").write_bytes(b"half")
     (tmp_path / "writing-task-00").write_bytes(b"half")
-    again = reopened(state, tmp_path)
+    again = reopen()
     assert again.load_pending() == a_pending()
     assert again.load_task_spec() == b""
 
 
 def test_an_update_is_counted_once_however_often_its_receipt_comes(
-    state: StateFolder, tmp_path: Path
+    state: StateFolder, reopen: Reopen
 ) -> None:
     state.count_accepted(a_pending(b"12345"))
-    again = reopened(state, tmp_path)
+    again = reopen()
     again.count_accepted(a_pending(b"12345"))
     assert again.totals == Totals(updates_accepted=1, payload_bytes_sent=5)
     again.count_accepted(a_pending(b"123", number=5))
     assert again.totals == Totals(updates_accepted=2, payload_bytes_sent=8)
 
 
-def test_received_bytes_and_evaluations_add_up(state: StateFolder, tmp_path: Path) -> None:
+def test_received_bytes_and_evaluations_add_up(state: StateFolder, reopen: Reopen) -> None:
     state.count_received(10)
     state.count_received(5)
     state.count_evaluation()
-    assert reopened(state, tmp_path).totals == Totals(
-        payload_bytes_received=15, evaluations_reported=1
-    )
+    assert reopen().totals == Totals(payload_bytes_received=15, evaluations_reported=1)
 
 
 def test_a_damaged_ledger_says_what_to_do(state: StateFolder, tmp_path: Path) -> None:
@@ -128,10 +143,12 @@ def test_another_download_replaces_what_is_left_of_the_last(
     assert first.read() == b""
 
 
-def test_a_folder_is_held_by_one_participant_at_a_time(state: StateFolder, tmp_path: Path) -> None:
+def test_a_folder_is_held_by_one_participant_at_a_time(
+    state: StateFolder, reopen: Reopen, tmp_path: Path
+) -> None:
     with pytest.raises(StateFolderInUse):
         StateFolder(tmp_path, task="t")
-    reopened(state, tmp_path).close()
+    reopen().close()
 
 
 def test_the_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
