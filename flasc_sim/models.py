@@ -178,7 +178,7 @@ def _seconds_to_multiply(dtype: torch.dtype) -> float:
 
 def _prepared_source(name: str) -> str:
     # Loading takes a second: bars for it would only stand between the lines of a command.
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = model_source(name)
     if Path(source).is_dir():
         # A folder has everything: never wait for a hub that may not be reachable.

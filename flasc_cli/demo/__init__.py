@@ -1,0 +1,1 @@
+"""`flasc demo`: one real federated fine-tune on this machine, start to finish."""

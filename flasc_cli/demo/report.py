@@ -1,0 +1,163 @@
+"""What a demo run comes to: the figures, as a file and as tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from flasc_cli.api import Record
+from flasc_cli.demo.forwarder import SocketBytes
+from flasc_cli.demo.settings import DemoSettings
+
+__all__ = ["DeviceBytes", "Report", "make_report"]
+
+_FLOAT32_BYTES: Final = 4
+_PACKAGES: Final = ("torch", "peft", "transformers", "grpcio", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceBytes:
+    """Socket bytes as the forwarder counted them, payload bytes as the device did."""
+
+    device_id: str
+    socket_bytes_sent: int
+    socket_bytes_received: int
+    payload_bytes_sent: int
+    payload_bytes_received: int
+
+    @classmethod
+    def of(cls, device_id: str, socket: SocketBytes, summary: Mapping[str, Any]) -> DeviceBytes:
+        return cls(
+            device_id=device_id,
+            socket_bytes_sent=socket.sent,
+            socket_bytes_received=socket.received,
+            payload_bytes_sent=summary["payload_bytes_sent"],
+            payload_bytes_received=summary["payload_bytes_received"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Field for field what the summary file holds."""
+
+    accuracy_before: float
+    accuracy_after: float
+    # Rounds that trained.
+    rounds: int
+    # Mean over them, from opened to published.
+    seconds_per_round: float
+    devices: Sequence[DeviceBytes]
+    # Every download and upload of one device, each value a float32.
+    dense_fp32_bytes_per_device: int
+    # Dense bytes over the bytes that sockets carried, both ways, over all devices.
+    saving_factor: float
+    adapter_sha256: str
+    settings: Mapping[str, Any]
+    accuracy_per_round: Sequence[float]
+    seconds_of_rounds: Sequence[float]
+    held_out_examples: int
+    trainable_values: int
+    base_model_sha256: str
+    machine: Mapping[str, str | int]
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def print(self, console: Console) -> None:
+        rise = 100 * (self.accuracy_after - self.accuracy_before)
+        console.print(_device_table(self))
+        accuracy = (
+            f"held-out accuracy: {self.accuracy_before:.1%} before, {self.accuracy_after:.1%} "
+            f"after {self.rounds} rounds ({rise:+.1f} points, {self.held_out_examples} examples)"
+        )
+        traffic = (
+            f"dense LoRA in float32, by arithmetic: {_mb(self.dense_fp32_bytes_per_device)} MB per "
+            f"device; sockets carried {self.saving_factor:.1f} times less"
+        )
+        for line in (accuracy, f"time per round: {self.seconds_per_round:.1f} s", traffic):
+            console.out(line, highlight=False)
+
+
+def make_report(
+    settings: DemoSettings,
+    *,
+    task: Record,
+    rounds: Sequence[Record],
+    devices: Sequence[DeviceBytes],
+    adapter_sha256: str,
+) -> Report:
+    """`rounds` are all of the task's, in order; the last one scored the final adapter."""
+    trained = [shown for shown in rounds if shown["state"] == "PUBLISHED"]
+    scored = [shown["evaluation"] for shown in rounds if shown["evaluation"]]
+    # A device downloads for each round it trains in and for the last evaluation, and uploads but
+    # for the latter.
+    transfers = 2 * len(trained) + 1
+    dense = _FLOAT32_BYTES * task["dimension"] * transfers
+    carried = sum(device.socket_bytes_sent + device.socket_bytes_received for device in devices)
+    seconds = [shown["collecting_seconds"] + shown["publishing_seconds"] for shown in trained]
+    return Report(
+        accuracy_before=scored[0]["accuracy"],
+        accuracy_after=scored[-1]["accuracy"],
+        rounds=len(trained),
+        seconds_per_round=fmean(seconds),
+        devices=devices,
+        dense_fp32_bytes_per_device=dense,
+        saving_factor=dense * len(devices) / carried,
+        adapter_sha256=adapter_sha256,
+        settings={**asdict(settings), "data": settings.data and Path(settings.data).name},
+        accuracy_per_round=[evaluation["accuracy"] for evaluation in scored],
+        seconds_of_rounds=seconds,
+        held_out_examples=scored[-1]["total"],
+        trainable_values=task["dimension"],
+        base_model_sha256=task["config"]["base_model"]["sha256"],
+        machine=_machine(),
+    )
+
+
+def _device_table(report: Report) -> Table:
+    table = Table(title="Bytes per device, counted at the socket (MB)", title_justify="left")
+    table.add_column("device")
+    for column in ("sent", "received", "payload sent", "payload received", "dense LoRA"):
+        table.add_column(column, justify="right")
+    for index, device in enumerate(report.devices):
+        table.add_row(
+            str(index),
+            _mb(device.socket_bytes_sent),
+            _mb(device.socket_bytes_received),
+            _mb(device.payload_bytes_sent),
+            _mb(device.payload_bytes_received),
+            _mb(report.dense_fp32_bytes_per_device),
+        )
+    return table
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f}"
+
+
+def _machine() -> dict[str, str | int]:
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
