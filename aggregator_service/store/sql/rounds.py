@@ -34,7 +34,8 @@ class SqlRounds:
         self.connection.execute(insert(cohorts).values(round_id=new.id, seats_taken=0))
 
     def get(self, round_id: UUID, lock: Lock = Lock.NONE) -> Round | None:
-        query = locked(select(rounds).where(rounds.c.id == round_id), lock)
+        query = select(rounds).where(rounds.c.id == round_id)
+        query = locked(self.connection, query, round_id, lock)
         row = self.connection.execute(query).first()
         return None if row is None else _from_row(row)
 

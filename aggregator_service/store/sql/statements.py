@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from uuid import UUID
 
-from sqlalchemy import Connection, Select, Table
+from sqlalchemy import Connection, Select, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator_service.store.base import Lock
@@ -46,13 +47,24 @@ def add_to_counter(
         connection.execute(on_sqlite.on_conflict_do_update(index_elements=list(key), set_=grown))
 
 
-def locked(query: S, lock: Lock) -> S:
-    """Makes `query` lock the rows it reads; SQLite's one writer holds everything already."""
-    match lock:
-        case Lock.NONE:
-            return query
-        case Lock.SHARED:
-            return query.with_for_update(read=True)
-        case Lock.EXCLUSIVE:
-            # NO KEY: rows that only refer to this one may still be inserted meanwhile.
-            return query.with_for_update(key_share=True)
+def locked(connection: Connection, query: S, row_id: UUID, lock: Lock) -> S:
+    """Makes `query` lock the one row it reads; SQLite's one writer holds everything already."""
+    if lock is Lock.NONE or connection.dialect.name == "sqlite":
+        return query
+    _take_turn(connection, row_id, lock)
+    if lock is Lock.SHARED:
+        return query.with_for_update(read=True)
+    # NO KEY: rows that only refer to this one may still be inserted meanwhile.
+    return query.with_for_update(key_share=True)
+
+
+def _take_turn(connection: Connection, row_id: UUID, lock: Lock) -> None:
+    """Queues for the row until the transaction ends.
+
+    PostgreSQL lets new sharers of a row in past whoever waits to have it alone, so a steady stream
+    of them keeps that one out for ever. Its advisory locks are fair. They only keep order: the
+    row's own lock is what guards it.
+    """
+    number = int.from_bytes(row_id.bytes[:8], "big", signed=True)
+    shared, exclusive = func.pg_advisory_xact_lock_shared, func.pg_advisory_xact_lock
+    connection.execute(select((shared if lock is Lock.SHARED else exclusive)(number)))

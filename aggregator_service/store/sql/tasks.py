@@ -30,7 +30,8 @@ class SqlTasks:
             )
 
     def get(self, task_id: UUID, lock: Lock = Lock.NONE) -> Task | None:
-        query = locked(select(tasks).where(tasks.c.id == task_id), lock)
+        query = select(tasks).where(tasks.c.id == task_id)
+        query = locked(self.connection, query, task_id, lock)
         row = self.connection.execute(query).first()
         return None if row is None else _from_row(row)
 
