@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from flasc_core.errors import Reason, Refusal
 
 __all__ = ["SparseVector", "count_kept", "top_k"]
+
+_SAMPLE_SIZE: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,22 +78,35 @@ def top_k(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """
     if not 0 <= k <= x.size:
         raise ValueError(f"cannot keep {k} of {x.size} coordinates")
-    if k in (0, x.size):
-        _refuse_non_finite(x)
-        return np.arange(k, dtype=np.int64)
     magnitudes = np.abs(x)
-    # NaN and infinity sort last, so that every one of them shows in the largest k.
-    largest = np.partition(magnitudes, x.size - k)[x.size - k :]
-    _refuse_non_finite(largest)
-    threshold = largest[0]
-    kept = np.flatnonzero(magnitudes >= threshold)
+    # The largest of all is NaN or infinite if any magnitude is.
+    if x.size and not np.isfinite(magnitudes.max()):
+        raise Refusal(Reason.NON_FINITE, "a value is not a finite number")
+    if k in (0, x.size):
+        return np.arange(k, dtype=np.int64)
+    candidates = np.flatnonzero(magnitudes >= _likely_floor(magnitudes, k))
+    if candidates.size < k:
+        candidates = np.arange(x.size)
+    contenders = magnitudes[candidates]
+    threshold = np.partition(contenders, contenders.size - k)[contenders.size - k]
+    kept = np.flatnonzero(contenders >= threshold)
     surplus = kept.size - k
     if surplus:
-        ties = np.flatnonzero(magnitudes[kept] == threshold)
+        ties = np.flatnonzero(contenders[kept] == threshold)
         kept = np.delete(kept, ties[-surplus:])
-    return kept.astype(np.int64, copy=False)
+    return candidates[kept].astype(np.int64, copy=False)
 
 
-def _refuse_non_finite(x: NDArray[np.float32]) -> None:
-    if not np.isfinite(x).all():
-        raise Refusal(Reason.NON_FINITE, "a value is not a finite number")
+def _likely_floor(magnitudes: NDArray[np.float32], k: int) -> np.float32:
+    """Return a magnitude that most likely k others reach, from a sample of every so many.
+
+    It only saves time: partitioning everything takes several times as long as partitioning what
+    reaches the floor, and a floor that is too high is noticed.
+    """
+    sample = magnitudes[:: max(1, magnitudes.size // _SAMPLE_SIZE)]
+    expected = k / magnitudes.size * sample.size
+    # Four standard deviations more than expected.
+    rank = int(expected + 4 * math.sqrt(expected)) + 1
+    if sample.size == magnitudes.size or rank >= sample.size:
+        return np.float32(0)
+    return np.float32(np.partition(sample, sample.size - rank)[sample.size - rank])

@@ -64,6 +64,15 @@ def test_top_k_is_the_same_on_long_vectors_where_numpy_partitions_otherwise() ->
         assert np.array_equal(top_k(x, k), np.sort(order[:k]))
 
 
+@pytest.mark.parametrize("misleading", [0.0, 9.0])
+@pytest.mark.parametrize("k", [1, 100, 25_000, 60_000, 99_999])
+def test_top_k_is_exact_where_evenly_spaced_values_mislead(misleading: float, k: int) -> None:
+    x = np.random.default_rng(4).standard_normal(100_000).astype(np.float32)
+    for spacing in (2, 4, 6, 8):
+        x[::spacing] = misleading
+        assert np.array_equal(top_k(x, k), np.sort(np.lexsort((np.arange(x.size), -np.abs(x)))[:k]))
+
+
 @pytest.mark.parametrize("size", [20, 5000])
 def test_ties_go_to_the_lower_index_at_any_length(size: int) -> None:
     x = np.zeros(size, dtype=np.float32)
@@ -73,7 +82,7 @@ def test_ties_go_to_the_lower_index_at_any_length(size: int) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("k", [0, 1, 3, 5])
-@pytest.mark.parametrize("size", [5, 5000])
+@pytest.mark.parametrize("size", [5, 5000, 100_000])
 def test_a_value_that_is_not_finite_is_refused_whatever_k(bad: float, k: int, size: int) -> None:
     x = np.ones(size, dtype=np.float32)
     x[2] = bad
