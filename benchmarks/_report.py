@@ -39,6 +39,7 @@ class Trace:
 
     name: str
     update: NDArray[np.float32]
+    recorded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +95,19 @@ def interleaved(
 
 
 def write_report(
-    name: str, rows: Sequence[Mapping[str, str | float]], goals: Sequence[Goal]
+    name: str,
+    traces: Sequence[Trace],
+    rows: Sequence[Mapping[str, str | float]],
+    goals: Sequence[Goal],
 ) -> None:
-    """Write results/<name>.json, and the same to the terminal; no host, path or address."""
+    """Write results/<name>.json, and the same to the terminal; no host, path or address.
+
+    What real updates give is kept apart, in results/<name>-recorded.json.
+    """
+    recorded = all(trace.recorded for trace in traces)
     report = {
         "benchmark": name,
-        "command": f"python -m benchmarks.{name} [--data PATH]",
+        "command": f"python -m benchmarks.{name}" + (" --data PATH" if recorded else ""),
         "machine": {"processor": _processor(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
@@ -110,7 +118,8 @@ def write_report(
     }
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(report, indent=1) + "\n"
-    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    file = RESULTS / (f"{name}-recorded.json" if recorded else f"{name}.json")
+    file.write_text(text, encoding="utf-8")
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in _rounded(row).items()))
     for goal in goals:
@@ -120,12 +129,14 @@ def write_report(
 
 def _read(file: Path) -> Trace:
     with np.load(file) as arrays:
-        return Trace(name=file.stem, update=arrays["update"].astype(np.float32, copy=False))
+        update = arrays["update"].astype(np.float32, copy=False)
+    return Trace(name=file.stem, update=update, recorded=True)
 
 
 def _uniform(name: str) -> Trace:
     rng = np.random.default_rng(7)
-    return Trace(name=name, update=rng.standard_normal(_SYNTHETIC_DIMS[name], dtype=np.float32))
+    update = rng.standard_normal(_SYNTHETIC_DIMS[name], dtype=np.float32)
+    return Trace(name=name, update=update, recorded=False)
 
 
 def _processor() -> str:

@@ -16,10 +16,12 @@ _PAIR_BYTES_BESIDE_THE_INDEX = 1 + 1 + 1 + 5
 
 
 def main() -> None:
-    rows = [row(trace, label) for trace in parse_traces(__doc__) for label in DENSITIES]
+    traces = parse_traces(__doc__)
+    rows = [row(trace, label) for trace in traces for label in DENSITIES]
     dense_enough = [r for r in rows if DENSITIES[str(r["density"])] >= 1 / 16]
     write_report(
         "bytes_per_update",
+        traces,
         rows,
         [
             Goal(

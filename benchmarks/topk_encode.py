@@ -19,11 +19,13 @@ from flasc_core.wire import encode
 
 
 def main() -> None:
-    rows = [row(trace, label) for trace in parse_traces(__doc__) for label in DENSITIES]
+    traces = parse_traces(__doc__)
+    rows = [row(trace, label) for trace in traces for label in DENSITIES]
     # Short vectors measure the cost of calls rather than of values.
-    long = [r for r in rows if float(r["nnz"]) >= 10_000]
+    long = [r for r in rows if float(r["dim"]) >= 1e6]
     write_report(
         "topk_encode",
+        traces,
         rows,
         [
             Goal(
