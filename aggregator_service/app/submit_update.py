@@ -113,14 +113,21 @@ class SubmitUpdate:
         if update.payload_key is not None:
             self.blobs.put(update.payload_key, payload)
         try:
-            return self.store.run(
+            receipt = self.store.run(
                 "submit_update", lambda tx: self._accept(tx, work, header, update)
             )
         except Refusal:
-            # A refusal after add_if_absent means that no row of ours names this blob.
-            if update.payload_key is not None:
-                self.blobs.delete(update.payload_key)
+            self._drop_blob(update)
             raise
+        if receipt.update.id != update.id:
+            self._drop_blob(update)
+        return receipt
+
+    def _drop_blob(self, update: Update) -> None:
+        # No row names it: every attempt has a blob of its own, so that one which fails never takes
+        # the payload of another one that is accepted at the same time.
+        if update.payload_key is not None:
+            self.blobs.delete(update.payload_key)
 
     def _decoded(self, work: Work, header: UpdateHeader, payload: bytes) -> Update:
         config = work.task.config
@@ -132,12 +139,11 @@ class SubmitUpdate:
         vector = decode(payload, limits)
         update_id = uuid4()
         inline = len(payload) <= INLINE_BYTES
-        device_id = work.assignment.device_id
-        key = f"rounds/{work.round.id}/updates/{device_id.hex}-{header.payload_sha256.hex()}"
+        key = f"rounds/{work.round.id}/updates/{update_id}-{header.payload_sha256.hex()}"
         return Update(
             id=update_id,
             round_id=work.round.id,
-            device_id=device_id,
+            device_id=work.assignment.device_id,
             assignment_id=work.assignment.id,
             state=UpdateState.ACCEPTED,
             payload_sha256=header.payload_sha256,
