@@ -19,7 +19,7 @@ class RetryPolicy:
     """The n-th wait is uniform in [0, min(first * 2**(n-1), max)] seconds.
 
     A wait that the service asks for comes on top. No wait starts that would end beyond
-    `total_seconds` after the first attempt.
+    `total_seconds` after the first failure.
     """
 
     max_attempts: int
@@ -58,16 +58,18 @@ class Retrier:
         self, call: Callable[[], _T], on_retry: Callable[[int, float, ServiceError], None]
     ) -> _T:
         """Return what `call` returns; the last ServiceError escapes when the bounds are reached."""
-        started = self._clock()
+        failed_at: float | None = None
         attempt = 1
         while True:
             try:
                 return call()
             except ServiceError as error:
+                now = self._clock()
+                failed_at = now if failed_at is None else failed_at
                 if not error.retryable or attempt >= self._policy.max_attempts:
                     raise
                 delay = self._delay(attempt, error)
-                if self._clock() - started + delay > self._policy.total_seconds:
+                if now - failed_at + delay > self._policy.total_seconds:
                     raise
                 on_retry(attempt, delay, error)
             self._sleep(delay)

@@ -18,16 +18,19 @@ POLICY = RetryPolicy(
 
 
 class Bench:
-    """A retrier whose clock moves only by its own waits."""
+    """A retrier whose clock moves only by waits and by what a call is said to take."""
 
     def __init__(self, policy: RetryPolicy = POLICY, seed: int = 1) -> None:
         self.slept: list[float] = []
         self.told: list[tuple[int, float]] = []
         self.attempts = 0
+        self.work_seconds = 0.0
+        self.worked = 0.0
         self._failures: list[ServiceError] = []
-        self._retrier = Retrier(
-            policy, clock=lambda: sum(self.slept), sleep=self.slept.append, rng=Random(seed)
-        )
+        self._retrier = Retrier(policy, clock=self._now, sleep=self.slept.append, rng=Random(seed))
+
+    def _now(self) -> float:
+        return sum(self.slept) + self.worked
 
     def run(self, failures: list[ServiceError]) -> str:
         self._failures = failures
@@ -35,6 +38,7 @@ class Bench:
 
     def _call(self) -> str:
         self.attempts += 1
+        self.worked += self.work_seconds
         if self._failures:
             raise self._failures.pop(0)
         return "done"
@@ -96,6 +100,14 @@ def test_a_wait_beyond_the_total_time_is_not_begun(asked: float, attempts: int) 
             bench.run([away(asked)])
         assert bench.slept == []
     assert bench.attempts == attempts
+
+
+def test_a_call_that_works_for_long_before_it_fails_is_still_repeated() -> None:
+    bench = Bench()
+    bench.work_seconds = 100.0
+    assert bench.run([away()]) == "done"
+    with pytest.raises(ConnectionFailed):
+        bench.run([away(), away()])
 
 
 def test_two_devices_do_not_wait_alike() -> None:
