@@ -14,7 +14,7 @@ __all__ = ["demo"]
 
 def demo(
     *,
-    rounds: Annotated[int, typer.Option(help="Rounds that train.", min=1)] = 12,
+    rounds: Annotated[int, typer.Option(help="Rounds that train.", min=1)] = 10,
     devices: Annotated[int, typer.Option(help="Device processes.", min=1, max=100)] = 10,
     rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
     dataset: Annotated[

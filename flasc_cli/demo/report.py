@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any, Final
 
 from rich.console import Console
@@ -54,7 +54,7 @@ class Report:
     accuracy_after: float
     # Rounds that trained.
     rounds: int
-    # Mean over them, from opened to published.
+    # Median over them, from opened to published: the first one waits for devices to start.
     seconds_per_round: float
     devices: Sequence[DeviceBytes]
     # Every download and upload of one device, each value a float32.
@@ -84,7 +84,7 @@ class Report:
             f"dense LoRA in float32, by arithmetic: {_mb(self.dense_fp32_bytes_per_device)} MB per "
             f"device; sockets carried {self.saving_factor:.1f} times less"
         )
-        for line in (accuracy, f"time per round: {self.seconds_per_round:.1f} s", traffic):
+        for line in (accuracy, f"time per round: {self.seconds_per_round:.1f} s (median)", traffic):
             console.out(line, highlight=False)
 
 
@@ -109,7 +109,7 @@ def make_report(
         accuracy_before=scored[0]["accuracy"],
         accuracy_after=scored[-1]["accuracy"],
         rounds=len(trained),
-        seconds_per_round=fmean(seconds),
+        seconds_per_round=median(seconds),
         devices=devices,
         dense_fp32_bytes_per_device=dense,
         saving_factor=dense * len(devices) / carried,

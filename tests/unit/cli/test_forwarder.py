@@ -1,7 +1,10 @@
 """The demo's byte counter: what goes through, what is counted, what happens without a server."""
 
+from __future__ import annotations
+
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,11 +12,11 @@ from flasc_cli.demo.forwarder import CountingForwarder, SocketBytes
 
 
 @pytest.fixture
-def echo_port():
+def echo_port() -> Iterator[int]:
     """A server that sends everything back twice, until the client stops sending."""
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def serve():
+    def serve() -> None:
         while True:
             try:
                 connection, _ = listener.accept()
@@ -31,7 +34,7 @@ def echo_port():
     thread.join()
 
 
-def _exchange(port, data, answer_bytes):
+def _exchange(port: int, data: bytes, answer_bytes: int) -> bytes:
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(data)
@@ -40,7 +43,7 @@ def _exchange(port, data, answer_bytes):
     return answer
 
 
-def test_bytes_go_through_unchanged_and_are_counted_per_device_and_way(echo_port):
+def test_bytes_go_through_unchanged_and_are_counted_per_device_and_way(echo_port: int) -> None:
     data = bytes(range(256)) * 1000
     with CountingForwarder(("127.0.0.1", echo_port), ["first", "second"]) as forwarder:
         answer = _exchange(forwarder.ports["first"], data, 2 * len(data))
@@ -50,14 +53,14 @@ def test_bytes_go_through_unchanged_and_are_counted_per_device_and_way(echo_port
     assert forwarder.count("second") == SocketBytes(sent=3, received=6)
 
 
-def test_a_device_that_connects_again_goes_on_counting(echo_port):
+def test_a_device_that_connects_again_goes_on_counting(echo_port: int) -> None:
     with CountingForwarder(("127.0.0.1", echo_port), ["device"]) as forwarder:
         for _ in range(3):
             _exchange(forwarder.ports["device"], b"abcd", 8)
     assert forwarder.count("device") == SocketBytes(sent=12, received=24)
 
 
-def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted():
+def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         closed_port = unused.getsockname()[1]
     with CountingForwarder(("127.0.0.1", closed_port), ["device"]) as forwarder:
@@ -67,7 +70,7 @@ def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted():
     assert forwarder.count("device") == SocketBytes()
 
 
-def test_closing_ends_open_connections(echo_port):
+def test_closing_ends_open_connections(echo_port: int) -> None:
     with CountingForwarder(("127.0.0.1", echo_port), ["device"]) as forwarder:
         connection = socket.create_connection(("127.0.0.1", forwarder.ports["device"]), timeout=10)
         connection.sendall(b"ab")

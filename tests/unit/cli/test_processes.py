@@ -1,5 +1,7 @@
 """No child outlives its parent, whether the parent leaves in order or is killed."""
 
+from __future__ import annotations
+
 import json
 import os
 import select
@@ -19,23 +21,23 @@ STUBBORN = (
 )
 
 
-def test_leaving_ends_children_that_obey_and_kills_those_that_do_not(tmp_path):
+def test_leaving_ends_children_that_obey_and_kills_those_that_do_not(tmp_path: Path) -> None:
     with Children() as children:
         obedient = children.start(["-c", SLEEPER], log=tmp_path / "log", piped=True)
         stubborn = children.start(["-c", STUBBORN], log=tmp_path / "log", piped=True)
         for process in (obedient, stubborn):
-            assert process.stdout.readline() == "up\n"
+            assert process.stdout is not None
+            with process.stdout as lines:
+                assert lines.readline() == "up\n"
         children.end_all(grace_seconds=0.5)
-    for process in (obedient, stubborn):
-        process.stdout.close()
     assert obedient.returncode == -signal.SIGTERM
     assert stubborn.returncode == -signal.SIGKILL
 
 
-def test_an_error_of_the_parent_ends_children(tmp_path):
-    started = []
+def test_an_error_of_the_parent_ends_children(tmp_path: Path) -> None:
+    started: list[subprocess.Popen[str]] = []
 
-    def work():
+    def work() -> None:
         with Children() as children:
             started.append(children.start(["-c", SLEEPER], log=tmp_path / "log"))
             raise RuntimeError
@@ -45,7 +47,7 @@ def test_an_error_of_the_parent_ends_children(tmp_path):
     assert started[0].returncode is not None
 
 
-def test_a_child_sees_its_environment_niceness_and_log(tmp_path):
+def test_a_child_sees_its_environment_niceness_and_log(tmp_path: Path) -> None:
     program = "import os, sys; print(os.environ['WORD'], os.nice(0), file=sys.stderr)"
     log = tmp_path / "log"
     with Children() as children:
@@ -55,7 +57,7 @@ def test_a_child_sees_its_environment_niceness_and_log(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills children with their parent")
-def test_a_killed_parent_takes_its_children_with_it(tmp_path):
+def test_a_killed_parent_takes_its_children_with_it(tmp_path: Path) -> None:
     program = f"""
 import json, os, pathlib, sys
 from flasc_cli.demo.processes import Children
@@ -79,7 +81,7 @@ with Children() as children:
     assert _is_gone(json.loads(parent.stdout))
 
 
-def _is_gone(pid):
+def _is_gone(pid: int) -> bool:
     """Waits for the kernel: a process that is being killed is not gone at once."""
     try:
         descriptor = os.pidfd_open(pid)

@@ -1,0 +1,136 @@
+"""Presets, and what options and assignments make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flasc_cli.demo.settings import DemoSettings, DeviceSettings
+from flasc_cli.errors import CliError, ExitCode
+from flasc_cli.task_settings import PresetName, changed_sections, preset_settings, task_config
+from flasc_core.layout import AdapterLayout, Role, TensorSpec
+from flasc_core.methods import Flasc
+from flasc_core.server_update import Sgd
+from flasc_sim.blueprint import Blueprint
+
+LAYOUT = AdapterLayout(
+    tensors=(
+        TensorSpec(name="a", shape=(2, 8), role=Role.LORA_A),
+        TensorSpec(name="b", shape=(8, 2), role=Role.LORA_B),
+        TensorSpec(name="head", shape=(4,), role=Role.HEAD),
+    )
+)
+BLUEPRINT = Blueprint(
+    base_model_name="made@float32",
+    base_model_sha256=bytes(32),
+    layout=LAYOUT,
+    weights=np.zeros(LAYOUT.dim, dtype=np.float32),
+    peft_config_json="{}",
+)
+
+
+@pytest.mark.parametrize("preset", PresetName)
+def test_every_preset_is_a_task_as_it_is(preset: PresetName) -> None:
+    config = task_config(BLUEPRINT, preset_settings(preset).sections)
+    assert config.training.momentum == 0.9
+
+
+def test_the_papers_preset_fixes_alpha_and_the_default_one_follows_the_rank() -> None:
+    assert preset_settings(PresetName.PAPER).alpha == 16
+    assert preset_settings(PresetName.DEFAULT).alpha is None
+
+
+def test_the_default_preset_sends_the_head_densely_and_the_papers_ranks_it_with_the_rest() -> None:
+    methods = [task_config(BLUEPRINT, preset_settings(p).sections).method for p in PresetName]
+    densities = {
+        preset: method.head_density
+        for preset, method in zip(PresetName, methods, strict=True)
+        if isinstance(method, Flasc)
+    }
+    assert densities == {PresetName.DEFAULT: 1.0, PresetName.PAPER: None}
+
+
+def test_what_is_not_given_stays_and_what_is_given_counts() -> None:
+    sections = preset_settings(PresetName.DEFAULT).sections
+    changed = changed_sections(sections, {"ending.rounds": 7, "policy.goal": None})
+    assert changed["ending"] == {"rounds": 7}
+    assert changed["policy"] == sections["policy"]
+    assert sections["ending"] == {"rounds": 100}
+
+
+def test_an_assignment_sets_any_field_and_counts_over_an_option() -> None:
+    changed = changed_sections(
+        preset_settings(PresetName.DEFAULT).sections,
+        {"policy.goal": 3},
+        ["policy.goal=6", "policy.over_selection=1.5", "ending.final_evaluation=false"],
+    )
+    assert changed["policy"]["goal"] == 6
+    assert changed["policy"]["over_selection"] == 1.5
+    assert changed["ending"]["final_evaluation"] is False
+
+
+@pytest.mark.parametrize("assignment", ["policy.goal", "nowhere.goal=3", "=3", "goal=3"])
+def test_an_assignment_of_another_form_is_refused(assignment: str) -> None:
+    with pytest.raises(CliError, match=r"write section\.field=value") as refused:
+        changed_sections(preset_settings(PresetName.DEFAULT).sections, {}, [assignment])
+    assert refused.value.exit_code is ExitCode.USAGE
+
+
+def test_a_misspelt_field_is_refused_by_its_name() -> None:
+    sections = changed_sections(preset_settings(PresetName.DEFAULT).sections, {}, ["policy.gaol=3"])
+    with pytest.raises(CliError, match="gaol"):
+        task_config(BLUEPRINT, sections)
+
+
+def test_another_optimizer_comes_without_the_first_ones_settings() -> None:
+    sections = preset_settings(PresetName.PAPER).sections
+    assert (
+        task_config(BLUEPRINT, changed_sections(sections, {"optimizer.name": "sgd"})).optimizer
+        == Sgd()
+    )
+    kept = changed_sections(sections, {"optimizer.name": "adamw"})
+    assert kept["optimizer"] == sections["optimizer"]
+    adam = changed_sections(sections, {"optimizer.name": "adam", "optimizer.learning_rate": 0.5})
+    assert adam["optimizer"] == {"name": "adam", "learning_rate": 0.5}
+
+
+def test_a_head_density_of_zero_ranks_the_head_with_the_rest() -> None:
+    sections = preset_settings(PresetName.DEFAULT).sections
+    changed = changed_sections(sections, {"method.head_density": 0.0})
+    assert changed["method"]["head_density"] is None
+
+
+def test_a_density_that_keeps_nothing_is_refused_before_anything_is_sent() -> None:
+    sections = changed_sections(
+        preset_settings(PresetName.DEFAULT).sections, {"method.upload_density": 0.001}
+    )
+    with pytest.raises(CliError, match="keeps none"):
+        task_config(BLUEPRINT, sections)
+
+
+def test_a_devices_settings_come_back_from_a_file_that_only_its_owner_reads(
+    tmp_path: Path,
+) -> None:
+    demo = DemoSettings(
+        rounds=2,
+        devices=3,
+        rank=4,
+        dataset="debian-sections",
+        data=None,
+        model="minilm",
+        dtype="float32",
+        download_density=0.25,
+        upload_density=0.5,
+        max_steps=1,
+        held_out=5,
+        seed=0,
+    )
+    device = DeviceSettings(
+        index=1, address="127.0.0.1:1", credential="fld_x", state_folder="x", demo=demo
+    )
+    path = tmp_path / "device.json"
+    device.write(path)
+    assert DeviceSettings.read(path) == device
+    assert path.stat().st_mode & 0o777 == 0o600
