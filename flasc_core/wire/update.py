@@ -105,8 +105,10 @@ def _over_budget(limits: DecodeLimits) -> Refusal:
 
 
 def _check_values(values: NDArray[np.float32], max_abs_value: float) -> None:
-    # Written so that NaN, which fails every comparison, takes the slow path too.
-    if not values.size or (values.max() <= max_abs_value and values.min() >= -max_abs_value):
+    if not values.size:
+        return
+    # NaN fails every comparison. As Python's floats, since numpy may warn of some NaNs.
+    if float(values.max()) <= max_abs_value and float(values.min()) >= -max_abs_value:
         return
     if not np.isfinite(values).all():
         raise Refusal(Reason.NON_FINITE, "a value is not a finite number")
