@@ -55,7 +55,7 @@ def row(trace: Trace, label: str) -> dict[str, str | float]:
 
     def float_step() -> None:
         read = decode(payload, limits)
-        floats[read.indices] += read.values
+        np.add.at(floats, read.indices, read.values)
 
     seconds = interleaved(
         {
