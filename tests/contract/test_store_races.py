@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -174,3 +174,31 @@ def test_a_reader_of_events_misses_none_that_commits_late(sql_store: Store) -> N
 
     assert len(set(seen)) == WRITERS * per_writer
     assert seen == sorted(seen)
+
+
+def test_a_reader_waits_for_the_lower_number_before_it_reads_the_higher(
+    postgres_store: Store,
+) -> None:
+    task = a_task()
+    stored(postgres_store, task)
+    appended, commit = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        tx.events.append(an_event(task, state="slow"))
+        appended.set()
+        assert commit.wait(30)
+
+    def read() -> list[str]:
+        events = postgres_store.read("read", lambda tx: tx.events.after(0, limit=9))
+        return [one.state for one in events]
+
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        writing = threads.submit(postgres_store.run, "slow", slow)
+        assert appended.wait(30)
+        stored(postgres_store, an_event(task, state="quick"))
+        reading = threads.submit(read)
+        # Long enough for a reader that does not wait to come back with half.
+        wait([reading], timeout=0.5)
+        commit.set()
+        writing.result()
+        assert reading.result() == ["slow", "quick"]

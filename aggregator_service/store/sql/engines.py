@@ -44,7 +44,14 @@ def database_url(url: str) -> URL:
     raise ValueError(f"{backend!r} is no database this service knows; use sqlite or postgresql")
 
 
-def sqlite_engine(url: URL, *, pool_size: int, begin: str, read_only: bool = False) -> Engine:
+def sqlite_engine(
+    url: URL,
+    *,
+    pool_size: int,
+    begin: str,
+    read_only: bool = False,
+    busy_timeout: timedelta = timedelta(seconds=5),
+) -> Engine:
     """Connections whose transactions start with `begin`; creates the file's folder."""
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 is needed")
@@ -63,7 +70,7 @@ def sqlite_engine(url: URL, *, pool_size: int, begin: str, read_only: bool = Fal
         del record
         # Python would otherwise begin transactions by itself, too late and deferred.
         connection.isolation_level = None
-        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute(f"PRAGMA busy_timeout = {_milliseconds(busy_timeout)}")
         if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise NotDurable(f"{url.database} can not use a write-ahead log on this file system")
         # NORMAL would lose acknowledged updates when the power goes.
