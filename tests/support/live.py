@@ -32,6 +32,8 @@ class LiveService:
     blobs: BlobStore
     port: int
     driver: Driver
+    aggregator: Aggregator
+    loop: asyncio.AbstractEventLoop
     _channels: list[grpc.Channel] = field(default_factory=list)
     _count: int = 0
 
@@ -62,6 +64,14 @@ class LiveService:
                 return
         raise AssertionError("the driver finds no end")
 
+    def booked(self) -> None:
+        """Waits for the book-keeping that goes on after an answer: bytes sent, refusals counted."""
+        asyncio.run_coroutine_threadsafe(self.aggregator._calls.settle(), self.loop).result(30)
+
+    def stop(self) -> None:
+        """Drains and stops the aggregator, as SIGTERM does. Repeating is harmless."""
+        asyncio.run_coroutine_threadsafe(self.aggregator.stop(), self.loop).result(30)
+
     def latest_round(self, task: Task) -> Round:
         found = self.store.read("test", lambda tx: tx.rounds.latest(task.id))
         assert found is not None
@@ -74,9 +84,8 @@ class LiveService:
 
 @contextmanager
 def live_service(store: Store, blobs: BlobStore, **settings: Any) -> Iterator[LiveService]:
-    options = ServiceSettings(
-        grpc_port=0, insecure_dev=True, drain_seconds=1, _env_file=None, **settings
-    )
+    given: dict[str, Any] = {"grpc_port": 0, "insecure_dev": True, "drain_seconds": 1}
+    options = ServiceSettings(_env_file=None, **(given | settings))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -87,12 +96,14 @@ def live_service(store: Store, blobs: BlobStore, **settings: Any) -> Iterator[Li
 
     aggregator, port = asyncio.run_coroutine_threadsafe(started(), loop).result(30)
     driver = Driver(store=store, blobs=blobs, now=utc_now, interval=timedelta(seconds=0.1))
-    service = LiveService(store=store, blobs=blobs, port=port, driver=driver)
+    service = LiveService(
+        store=store, blobs=blobs, port=port, driver=driver, aggregator=aggregator, loop=loop
+    )
     try:
         yield service
     finally:
         service.close()
-        asyncio.run_coroutine_threadsafe(aggregator.stop(), loop).result(30)
+        service.stop()
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
