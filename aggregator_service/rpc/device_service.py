@@ -81,6 +81,8 @@ class DeviceService:
                         chunk = await work(
                             self.read_download.chunk, download, offset, DOWNLOAD_CHUNK_BYTES
                         )
+                        if not chunk:
+                            raise AssertionError(f"blob {download.key} has lost bytes")
                         message = pb.DownloadAdapterResponse(offset=offset, data=chunk)
                         await context.write(message.SerializeToString())
                         offset += len(chunk)

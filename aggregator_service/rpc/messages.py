@@ -47,8 +47,10 @@ _PURPOSES: Final = MappingProxyType(
     {RoundKind.TRAINING: pb.PURPOSE_TRAIN, RoundKind.EVALUATION: pb.PURPOSE_EVALUATE}
 )
 
-# Counts are stored as signed 64-bit integers.
-_MAX_COUNT: Final = 2**63 - 1
+# What devices count is added up per round, as 64-bit integers and float64. Within these bounds no
+# sum of any cohort overflows, whatever its devices say.
+_MAX_COUNT: Final = 2**32
+_MAX_MAGNITUDE: Final = 1e100
 
 
 def parse(kind: type[M], data: bytes) -> M:
@@ -95,12 +97,14 @@ def read_evaluation(message: pb.UpdateHeader | pb.ReportOutcomeRequest) -> Evalu
     if not message.HasField("evaluation"):
         return None
     counts = message.evaluation
-    if counts.correct > counts.total or counts.total > _MAX_COUNT:
+    if counts.correct > counts.total:
         raise Refusal(Reason.FIELD_RANGE, "evaluation counts more correct answers than examples")
+    if counts.total > _MAX_COUNT:
+        raise Refusal(Reason.FIELD_RANGE, f"evaluation.total is at most {_MAX_COUNT}")
     return Evaluation(
         correct=counts.correct,
         total=counts.total,
-        loss_sum=_finite(counts.loss_sum, "evaluation.loss_sum"),
+        loss_sum=_number(counts.loss_sum, "evaluation.loss_sum"),
     )
 
 
@@ -168,12 +172,12 @@ def _read_metrics(message: pb.UpdateHeader) -> TrainingMetrics | None:
         return None
     metrics = message.training_metrics
     if max(metrics.examples, metrics.steps) > _MAX_COUNT:
-        raise Refusal(Reason.FIELD_RANGE, "training_metrics holds a count beyond 2^63 - 1")
+        raise Refusal(Reason.FIELD_RANGE, f"training_metrics counts at most {_MAX_COUNT}")
     return TrainingMetrics(
         examples=metrics.examples,
         steps=metrics.steps,
-        loss_mean=_finite(metrics.loss_mean, "training_metrics.loss_mean"),
-        seconds=_finite(metrics.seconds, "training_metrics.seconds"),
+        loss_mean=_number(metrics.loss_mean, "training_metrics.loss_mean"),
+        seconds=_number(metrics.seconds, "training_metrics.seconds"),
     )
 
 
@@ -189,9 +193,11 @@ def _optional_digest(data: bytes, field: str) -> bytes:
     return data
 
 
-def _finite(value: float, field: str) -> float:
+def _number(value: float, field: str) -> float:
     if not math.isfinite(value):
         raise Refusal(Reason.NON_FINITE, f"{field} is not finite")
+    if abs(value) > _MAX_MAGNITUDE:
+        raise Refusal(Reason.FIELD_RANGE, f"{field} is beyond {_MAX_MAGNITUDE}")
     return value
 
 
