@@ -187,7 +187,10 @@ class Updates(Protocol):
     def summary(self, round_id: UUID) -> LedgerSummary: ...
 
     def scrub(self, round_id: UUID) -> Sequence[str]:
-        """Drops inline payloads, marks FOLDED and ACCEPTED updates SCRUBBED, returns blob keys."""
+        """Drops inline payloads, marks FOLDED and ACCEPTED updates SCRUBBED, returns blob keys.
+
+        Repeating returns the same keys, so that a crash before their deletion loses none.
+        """
 
 
 class Accumulators(Protocol):
@@ -271,7 +274,8 @@ class Rejections(Protocol):
 
 
 class Events(Protocol):
-    def append(self, event: Event) -> None: ...
+    def append(self, event: Event) -> None:
+        """Best done last: from here to its commit, readers of events may wait for this one."""
 
     def after(self, sequence: int, *, limit: int, task_id: UUID | None = None) -> Sequence[Event]:
         """Events with a higher sequence, oldest first."""
