@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 import structlog
 from prometheus_client import Counter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from admin_api.problems import problem_response, unavailable
@@ -117,8 +119,9 @@ class LimitBody:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise Refusal(
-                    Reason.MESSAGE_TOO_LARGE, f"a body has at most {limit} bytes here", limit=limit
+                # Not a Refusal: FastAPI would call whatever else stops its reading a bad request.
+                raise HTTPException(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {limit} bytes here"
                 )
             return message
 

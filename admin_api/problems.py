@@ -85,6 +85,15 @@ STATUS: Final[Mapping[Reason, HTTPStatus]] = MappingProxyType(
 )
 
 
+# What Starlette and the bound on bodies raise by status.
+_HTTP_REASONS: Final[Mapping[HTTPStatus, Reason]] = MappingProxyType(
+    {
+        _BAD: Reason.MALFORMED_MESSAGE,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Reason.MESSAGE_TOO_LARGE,
+    }
+)
+
+
 class FieldProblem(BaseModel):
     """One field of a request that does not fit."""
 
@@ -210,8 +219,12 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
-    reason = Reason.MALFORMED_MESSAGE if status is _BAD else None
-    problem = Problem(title=status.phrase, status=status, detail=error.detail, reason=reason)
+    problem = Problem(
+        title=status.phrase,
+        status=status,
+        detail=error.detail,
+        reason=_HTTP_REASONS.get(status),
+    )
     return _respond(problem, dict(error.headers or {}))
 
 

@@ -56,7 +56,7 @@ class TaskUpload:
 
 async def read_task_upload(request: Request) -> TaskUpload:
     """Refuses FIELD_REQUIRED, FIELD_RANGE and MALFORMED_MESSAGE."""
-    async with request.form(max_files=2, max_fields=2, max_part_size=_MAX_TEXT_BYTES) as form:
+    async with request.form(max_files=3, max_fields=3, max_part_size=_MAX_TEXT_BYTES) as form:
         name = await _part(form, "name")
         config = await _part(form, "config")
         adapter = await _part(form, "adapter")

@@ -1,0 +1,166 @@
+"""Devices and API keys over REST."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from aggregator_service.app.enroll_device import AuthenticateDevice
+from aggregator_service.store.base import DeviceCounts, Store
+from flasc_core.errors import Reason, Refusal
+from tests.builders import NOW, SECOND, a_device, stored
+from tests.support.operator import GRPC_ADDRESS, Operator
+
+
+def test_an_enrolled_device_can_use_its_credential_until_it_is_revoked(
+    operator: Operator,
+) -> None:
+    authenticate = AuthenticateDevice(store=operator.store, now=lambda: NOW)
+
+    answer = operator.post("/v1/devices", json={"name": "phone"})
+
+    enrolled = answer.json()
+    assert answer.status_code == 201
+    assert enrolled["grpc_address"] == GRPC_ADDRESS
+    assert str(authenticate(enrolled["credential"]).id) == enrolled["device"]["id"]
+    revoked = operator.post(f"/v1/devices/{enrolled['device']['id']}/revoke").json()
+    assert revoked["revoked_at"] is not None
+    with pytest.raises(Refusal) as refused:
+        authenticate(enrolled["credential"])
+    assert refused.value.reason is Reason.DEVICE_REVOKED
+
+
+def test_a_credential_is_shown_once_and_never_again(operator: Operator) -> None:
+    enrolled = operator.post("/v1/devices", json={"name": "phone"}).json()
+    identifier = enrolled["device"]["id"]
+
+    shown = [operator.get(f"/v1/devices/{identifier}"), operator.get("/v1/devices")]
+
+    assert shown[0].json() == enrolled["device"]
+    secret = enrolled["credential"].split("_", 2)[2]
+    assert all(secret not in answer.text and "sha256" not in answer.text for answer in shown)
+
+
+def test_revoking_again_keeps_the_first_time(operator: Operator) -> None:
+    device = a_device()
+    stored(operator.store, device)
+    first = operator.post(f"/v1/devices/{device.id}/revoke").json()
+
+    operator.at = NOW + timedelta(hours=1)
+
+    assert operator.post(f"/v1/devices/{device.id}/revoke").json() == first
+
+
+def test_a_device_name_is_taken_once(operator: Operator) -> None:
+    operator.post("/v1/devices", json={"name": "phone"})
+
+    answer = operator.post("/v1/devices", json={"name": "phone"})
+
+    assert (answer.status_code, answer.json()["reason"]) == (409, "NAME_TAKEN")
+
+
+def test_devices_come_in_pages(operator: Operator) -> None:
+    stored(operator.store, *(a_device() for _ in range(5)))
+
+    first = operator.get("/v1/devices?limit=3").json()
+    second = operator.get(f"/v1/devices?limit=3&cursor={first['next_cursor']}").json()
+
+    identifiers = [device["id"] for device in first["items"] + second["items"]]
+    assert len(set(identifiers)) == 5
+    assert second["next_cursor"] is None
+
+
+def test_devices_are_counted_by_whether_they_are_trusted_and_heard_of(operator: Operator) -> None:
+    hour = timedelta(hours=1)
+    stored(
+        operator.store,
+        a_device(),
+        a_device(last_seen_at=NOW - hour),
+        a_device(last_seen_at=NOW - hour - SECOND),
+        a_device(last_seen_at=NOW, revoked_at=NOW),
+    )
+
+    counts = operator.get("/v1/devices/counts").json()
+
+    assert counts == {"enrolled": 3, "revoked": 1, "seen_last_hour": 1}
+
+
+def test_every_store_counts_devices_alike(store: Store) -> None:
+    nobody = store.read("counts", lambda tx: tx.devices.counts(seen_since=NOW))
+    stored(
+        store,
+        a_device(last_seen_at=NOW),
+        a_device(last_seen_at=NOW - SECOND),
+        a_device(last_seen_at=NOW, revoked_at=NOW),
+    )
+
+    counts = store.read("counts", lambda tx: tx.devices.counts(seen_since=NOW))
+
+    assert nobody == DeviceCounts(enrolled=0, revoked=0, seen=0)
+    assert counts == DeviceCounts(enrolled=2, revoked=1, seen=1)
+
+
+def test_a_key_is_created_listed_and_revoked(operator: Operator) -> None:
+    created = operator.post("/v1/keys", json={"name": "ci", "lifetime_days": 90})
+
+    assert created.status_code == 201
+    key = created.json()["key"]
+    assert key["expires_at"] == "2027-02-20T12:00:00Z"
+    listed = operator.get("/v1/keys")
+    assert key in listed.json()["items"]
+    assert created.json()["secret"].split("_", 2)[2] not in listed.text
+    revoked = operator.post(f"/v1/keys/{key['id']}/revoke").json()
+    assert revoked["revoked_at"] == "2026-11-22T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (f"/v1/devices/{uuid4()}", "DEVICE_UNKNOWN"),
+        (f"/v1/devices/{uuid4()}/revoke", "DEVICE_UNKNOWN"),
+        (f"/v1/keys/{uuid4()}/revoke", "KEY_UNKNOWN"),
+    ],
+)
+def test_an_unknown_device_or_key_is_not_found(operator: Operator, path: str, reason: str) -> None:
+    answer = operator.send("POST" if path.endswith("revoke") else "GET", path)
+
+    assert (answer.status_code, answer.json()["reason"]) == (404, reason)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason", "field"),
+    [
+        ("/v1/devices", {}, "FIELD_REQUIRED", "body.name"),
+        ("/v1/devices", {"name": ""}, "FIELD_RANGE", "body.name"),
+        ("/v1/devices", {"name": "x" * 201}, "FIELD_RANGE", "body.name"),
+        ("/v1/devices", {"name": 7}, "FIELD_RANGE", "body.name"),
+        ("/v1/devices", {"name": "x", "admin": True}, "FIELD_RANGE", "body.admin"),
+        ("/v1/keys", {"name": "x"}, "FIELD_REQUIRED", "body.lifetime_days"),
+        ("/v1/keys", {"name": "x", "lifetime_days": 0}, "FIELD_RANGE", "body.lifetime_days"),
+        ("/v1/keys", {"name": "x", "lifetime_days": 3661}, "FIELD_RANGE", "body.lifetime_days"),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_by_field(
+    operator: Operator, path: str, body: dict[str, Any], reason: str, field: str
+) -> None:
+    answer = operator.post(path, json=body)
+
+    assert (answer.status_code, answer.json()["reason"]) == (422, reason)
+    assert [problem["field"] for problem in answer.json()["errors"]] == [field]
+
+
+def test_a_body_that_is_not_json_is_malformed(operator: Operator) -> None:
+    answer = operator.post(
+        "/v1/devices", content=b"{", headers={"Content-Type": "application/json"}
+    )
+
+    assert (answer.status_code, answer.json()["reason"]) == (400, "MALFORMED_MESSAGE")
+
+
+def test_a_refusal_never_repeats_what_was_sent(operator: Operator) -> None:
+    answer = operator.post("/v1/devices", json={"name": "x", "password": "hunter2"})
+
+    assert "hunter2" not in answer.text

@@ -1,0 +1,78 @@
+"""A task's configuration as the API takes it, beside the domain's own values."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from admin_api.schemas import task_config as schema
+from aggregator_service.domain.rounds import RoundPolicy
+from aggregator_service.domain.task_json import config_to_json, policy_to_json
+from aggregator_service.domain.tasks import Ending, TrainingPlan, UpdateLimits
+from flasc_core import methods, server_update
+from flasc_core.methods import Flasc, method_from_json
+from flasc_core.server_update import Adam, AdamW, Sgd, optimizer_from_json
+from tests.builders import a_config
+
+
+def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
+    fields = model.model_fields.items()
+    return {name: field.default for name, field in fields if not field.is_required()}
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        (
+            schema.TrainingBody,
+            {n: getattr(TrainingPlan(learning_rate=1), n) for n in TrainingPlan.__slots__},
+        ),
+        (schema.EndingBody, {n: getattr(Ending(rounds=1), n) for n in Ending.__slots__}),
+        (schema.LimitsBody, {n: getattr(UpdateLimits(), n) for n in UpdateLimits.__slots__}),
+        (
+            schema.PolicyBody,
+            policy_to_json(RoundPolicy(goal=1, quorum=1, window=timedelta(seconds=1))),
+        ),
+        (schema.FlascBody, Flasc(download_density=1, upload_density=1).to_json()),
+        (schema.AdamWBody, AdamW(learning_rate=1).to_json()),
+        (schema.AdamBody, Adam(learning_rate=1).to_json()),
+        (schema.SgdBody, Sgd().to_json()),
+    ],
+)
+def test_a_default_of_the_api_is_the_default_of_the_domain(
+    model: type[BaseModel], values: dict[str, Any]
+) -> None:
+    defaults = defaults_of(model)
+
+    assert defaults
+    assert defaults == {name: values[name] for name in defaults}
+    assert model.model_fields.keys() <= values.keys()
+
+
+def test_every_method_and_optimizer_of_the_domain_can_be_asked_for() -> None:
+    assert {"flasc"} == set(methods._READERS)
+    assert {"adam", "adamw", "sgd"} == set(server_update._READERS)
+    assert method_from_json({"name": "flasc", "download_density": 1, "upload_density": 1})
+    assert optimizer_from_json({"name": "adam", "learning_rate": 1})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": Sgd(learning_rate=0.5, momentum=0.9)},
+        {"method": Flasc(download_density=1, upload_density=0.1, head_density=1.0)},
+        {"fold_shards": 4, "limits": UpdateLimits(max_weight=8, largest_cohort=128)},
+        {"ending": Ending(rounds=3, target_accuracy=0.9, final_evaluation=False)},
+    ],
+)
+def test_a_configuration_comes_back_as_it_was(changes: dict[str, Any]) -> None:
+    config = a_config(**changes)
+
+    body = schema.TaskConfigBody.of(config)
+
+    assert body.to_domain() == config
+    assert body.model_dump(mode="json") == config_to_json(config)
