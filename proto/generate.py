@@ -24,7 +24,9 @@ IMPORT = re.compile(r"^from flasc\.(?:(internal)\.)?v1 import", re.MULTILINE)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the committed stubs are stale")
+    parser.add_argument(
+        "--check", action="store_true", help="fail if the committed stubs are stale"
+    )
     check = parser.parse_args().check
     if version("grpcio-tools") != COMPILER:
         print(f"needs grpcio-tools {COMPILER}, found {version('grpcio-tools')}", file=sys.stderr)
