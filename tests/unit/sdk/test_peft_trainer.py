@@ -263,6 +263,17 @@ def test_training_ends_at_max_steps_or_with_its_epochs(
     assert told == [(step, steps) for step in range(1, steps + 1)]
 
 
+def test_the_mean_loss_is_per_example_though_the_last_batch_is_smaller() -> None:
+    model = a_peft_model()
+    result = trained(model, replace(PLAN, learning_rate=0.0))
+    examples = Examples()
+    with torch.no_grad():
+        logits = model(input_ids=examples.input_ids).logits
+        expected = float(nn.functional.cross_entropy(logits, examples.labels))
+    assert result.loss_mean == pytest.approx(expected, rel=1e-5)
+    assert not result.update.any()
+
+
 def test_lora_dropout_is_active_while_the_base_models_is_not() -> None:
     modes: dict[str, bool] = {}
     model = a_peft_model(dropout=0.5)
