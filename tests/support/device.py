@@ -22,14 +22,16 @@ CHUNK: Final = 64 << 10
 
 
 def details_of(error: grpc.RpcError) -> StatusDetails:
-    for key, value in error.trailing_metadata() or ():
+    # A failed call is both an error and a call; grpcio's types know only the error.
+    trailer: Any = error.trailing_metadata()
+    for key, value in trailer or ():
         if key == "grpc-status-details-bin":
             return decode_status(value)
     raise AssertionError(f"no error details came with {error.code()}: {error.details()}")
 
 
 def reason_of(error: grpc.RpcError) -> Reason:
-    return Reason(details_of(error).reason)
+    return Reason(str(details_of(error).reason))
 
 
 def encoded_vector(dim: int, values: dict[int, float]) -> bytes:
@@ -46,20 +48,19 @@ class SyntheticDevice:
 
     def call_bytes(self, method: str, data: bytes) -> bytes:
         """A unary rpc with whatever bytes, for input that no honest client sends."""
-        return self.channel.unary_unary(SERVICE + method)(
-            data, metadata=self.metadata, timeout=self.timeout
-        )
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        call = self.channel.unary_unary(SERVICE + method)
+        return call(data, metadata=self.metadata, timeout=self.timeout)
 
     def stream_bytes(self, method: str, parts: Iterable[bytes]) -> bytes:
-        return self.channel.stream_unary(SERVICE + method)(
-            iter(parts), metadata=self.metadata, timeout=self.timeout
-        )
+        call: grpc.StreamUnaryMultiCallable[bytes, bytes]
+        call = self.channel.stream_unary(SERVICE + method)
+        return call(iter(parts), metadata=self.metadata, timeout=self.timeout)
 
     def receive_bytes(self, method: str, data: bytes) -> list[bytes]:
-        call = self.channel.unary_stream(SERVICE + method)(
-            data, metadata=self.metadata, timeout=self.timeout
-        )
-        return list(call)
+        call: grpc.UnaryStreamMultiCallable[bytes, bytes]
+        call = self.channel.unary_stream(SERVICE + method)
+        return list(call(data, metadata=self.metadata, timeout=self.timeout))
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -94,7 +95,7 @@ class SyntheticDevice:
         answer = self.stream_bytes("StreamUpdate", parts)
         return pb.StreamUpdateResponse.FromString(answer).receipt
 
-    def report(self, assignment: pb.Assignment, outcome: int, **fields: Any) -> None:
+    def report(self, assignment: pb.Assignment, outcome: pb.Outcome, **fields: Any) -> None:
         request = pb.ReportOutcomeRequest(
             assignment_id=assignment.assignment_id, outcome=outcome, **fields
         )

@@ -85,7 +85,7 @@ class LiveService:
 @contextmanager
 def live_service(store: Store, blobs: BlobStore, **settings: Any) -> Iterator[LiveService]:
     given: dict[str, Any] = {"grpc_port": 0, "insecure_dev": True, "drain_seconds": 1}
-    options = ServiceSettings(_env_file=None, **(given | settings))
+    options = ServiceSettings(**(given | settings))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
