@@ -22,6 +22,7 @@ from aggregator_service.rpc.messages import (
     encode_receipt,
     encode_retry_window,
     parse,
+    read_detail,
     read_evaluation,
     read_header,
     read_outcome,
@@ -30,7 +31,6 @@ from aggregator_service.rpc.messages import (
 )
 from aggregator_service.rpc.upload_stream import UploadStreams
 from aggregator_service.telemetry import PAYLOAD_BYTES, UPDATES_ACCEPTED
-from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import device_service_pb2 as pb
 
 __all__ = ["SERVICE_NAME", "DeviceService"]
@@ -115,14 +115,12 @@ class DeviceService:
     async def _report_outcome(self, data: bytes, context: Context) -> bytes:
         async with self.calls.guard("ReportOutcome", context) as call:
             request = parse(pb.ReportOutcomeRequest, data)
-            if len(request.detail) > 500:
-                raise Refusal(Reason.FIELD_RANGE, "detail has at most 500 characters")
             policy = await self.calls.work(
                 self.report_outcome,
                 call.caller,
                 read_uuid(request.assignment_id, "assignment_id"),
                 read_outcome(request),
-                detail=request.detail,
+                detail=read_detail(request),
                 evaluation=read_evaluation(request),
             )
             return pb.ReportOutcomeResponse(

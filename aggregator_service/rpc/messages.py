@@ -26,6 +26,7 @@ __all__ = [
     "encode_receipt",
     "encode_retry_window",
     "parse",
+    "read_detail",
     "read_evaluation",
     "read_header",
     "read_outcome",
@@ -46,6 +47,8 @@ OUTCOMES: Final[Mapping[int, AssignmentState]] = MappingProxyType(
 _PURPOSES: Final = MappingProxyType(
     {RoundKind.TRAINING: pb.PURPOSE_TRAIN, RoundKind.EVALUATION: pb.PURPOSE_EVALUATE}
 )
+
+_MAX_DETAIL_CHARACTERS: Final = 500
 
 # What devices count is added up per round, as 64-bit integers and float64. Within these bounds no
 # sum of any cohort overflows, whatever its devices say.
@@ -74,6 +77,7 @@ def read_uuid(data: bytes, field: str) -> UUID:
 def read_query(message: pb.CheckInRequest) -> Query:
     if not message.task_name:
         raise Refusal(Reason.FIELD_REQUIRED, "task_name is missing")
+    _check_text(message.task_name, "task_name")
     return Query(
         task_name=message.task_name,
         layout_fingerprint=_optional_digest(message.layout_fingerprint, "layout_fingerprint"),
@@ -115,6 +119,13 @@ def read_outcome(message: pb.ReportOutcomeRequest) -> AssignmentState:
     if state is None:
         raise Refusal(Reason.UNKNOWN_ENUM, f"outcome {message.outcome} is not known here")
     return state
+
+
+def read_detail(message: pb.ReportOutcomeRequest) -> str:
+    if len(message.detail) > _MAX_DETAIL_CHARACTERS:
+        raise Refusal(Reason.FIELD_RANGE, f"detail has at most {_MAX_DETAIL_CHARACTERS} characters")
+    _check_text(message.detail, "detail")
+    return message.detail
 
 
 def encode_check_in(result: CheckInResult, known_task_sha256: bytes) -> pb.CheckInResponse:
@@ -179,6 +190,11 @@ def _read_metrics(message: pb.UpdateHeader) -> TrainingMetrics | None:
         loss_mean=_number(metrics.loss_mean, "training_metrics.loss_mean"),
         seconds=_number(metrics.seconds, "training_metrics.seconds"),
     )
+
+
+def _check_text(text: str, field: str) -> None:
+    if "\0" in text:
+        raise Refusal(Reason.FIELD_RANGE, f"{field} holds a NUL, which PostgreSQL can not keep")
 
 
 def _digest(data: bytes, field: str) -> bytes:
