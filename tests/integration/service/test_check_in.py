@@ -34,7 +34,8 @@ TICK = timedelta(microseconds=1)
 
 
 def kind_of(response: pb.CheckInResponse) -> str | None:
-    return response.WhichOneof("result")
+    kind: str | None = response.WhichOneof("result")
+    return kind
 
 
 def refused(device: SyntheticDevice, task: str = "a-task", **fields: Any) -> grpc.RpcError:
@@ -137,7 +138,8 @@ def test_a_device_with_another_model_hears_so_before_it_trains(
 ) -> None:
     task = live.create_task()
     before = standing_of(live.store, live.latest_round(task))
-    error = refused(live.device(), **{field: digest("another model")})
+    fields: dict[str, Any] = {field: digest("another model")}
+    error = refused(live.device(), **fields)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert reason_of(error) is reason
     config = task.config
