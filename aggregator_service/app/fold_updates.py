@@ -20,7 +20,8 @@ from flasc_core.wire import DecodeLimits, decode
 __all__ = ["FoldUpdates", "load_accumulator"]
 
 BATCH: Final = 64
-LEASE: Final = timedelta(seconds=60)
+# How long a round waits for a driver that died; a slow batch is cut short well before.
+LEASE: Final = timedelta(seconds=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class FoldUpdates:
             return 0
 
     def _fold_batch(self, task: Task, leased: FoldProgress, token: UUID) -> int:
+        enough = self.now() + LEASE / 3
         batch = self.store.read(
             "pending_updates",
             lambda tx: tx.updates.pending(leased.round_id, leased.shard, BATCH),
@@ -68,22 +70,27 @@ class FoldUpdates:
             return 0
         dim = task.config.layout.dim
         accumulator = load_accumulator(self.blobs, leased, dim)
+        ids: list[UUID] = []
         for update in batch:
             self._add(task, accumulator, update)
+            ids.append(update.id)
+            # Otherwise two drivers with large updates would fence each other out for ever.
+            if self.now() >= enough:
+                break
         data = accumulator.to_bytes()
         folder = f"rounds/{leased.round_id}/accumulators"
         key = f"{folder}/{leased.shard}-{sha256(data).hexdigest()}"
         self.blobs.put(key, data)
-        folded = replace(leased, key=key, updates_folded=leased.updates_folded + len(batch))
+        folded = replace(leased, key=key, updates_folded=leased.updates_folded + len(ids))
 
         def body(tx: Transaction) -> None:
             tx.accumulators.commit(folded, token=token)
-            tx.updates.mark_folded([update.id for update in batch])
+            tx.updates.mark_folded(ids)
 
         self.store.run("fold_batch", body)
         if leased.key is not None:
             self.blobs.delete(leased.key)
-        return len(batch)
+        return len(ids)
 
     def _add(self, task: Task, accumulator: Accumulator, update: Update) -> None:
         payload = update.payload
