@@ -7,14 +7,16 @@ trap = Trap(at=7, moment=Moment.AFTER, action=die)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, unique
+from itertools import count
 from typing import TypeVar
 
 from aggregator_service.store.base import Store, Transaction
 from aggregator_service.store.blobs import BlobStore
 
-__all__ = ["Died", "Moment", "Trap", "TrappedBlobs", "TrappedStore", "die", "no_trap"]
+__all__ = ["Died", "Moment", "Trap", "TrappedBlobs", "TrappedStore", "die", "every_trap", "no_trap"]
 
 T = TypeVar("T")
 
@@ -88,6 +90,27 @@ class Trap:
 
 def no_trap() -> Trap:
     return Trap(at=0)
+
+
+@contextmanager
+def told_where(trap: Trap) -> Iterator[None]:
+    """Says of a failure which step it followed from."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"{trap.moment.value} call {trap.at} of {trap.calls}")
+        raise
+
+
+def every_trap(make: Callable[[int], Trap], play: Callable[[Trap], None]) -> int:
+    """Plays with a trap at the first call, at the second, until one is never reached."""
+    for at in count(1):
+        trap = make(at)
+        with told_where(trap):
+            play(trap)
+        if not trap.has_sprung:
+            return at - 1
+    raise AssertionError("unreachable: count() does not end")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ supervisor would; the world (database, blobs, clock) goes on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -29,12 +29,13 @@ from aggregator_service.domain.updates import Update, UpdateState
 from aggregator_service.driver import Driver
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
+from aggregator_service.store.memory import MemoryBlobs, MemoryStore
 from flasc_core.errors import Reason, Refusal
 from tests.builders import NOW
 from tests.support.faults import Died, Trap, TrappedBlobs, TrappedStore, no_trap
 from tests.support.one_hot import DIM, contributions, one_hot
 
-__all__ = ["Clock", "OneTask", "Process", "update_header"]
+__all__ = ["Clock", "OneTask", "Process", "in_memory", "update_header"]
 
 T = TypeVar("T")
 NAME = "a-task"
@@ -154,7 +155,8 @@ class OneTask:
 
     def hand_in(self, number: int, work: Assigned, payload: bytes) -> None:
         update_id = self.do(lambda process: process.submit(self.devices[number], work, payload))
-        self.receipts[work.round.id][number] = update_id
+        # A device may hear of its update more than once, and always of the same one.
+        assert self.receipts[work.round.id].setdefault(number, update_id) == update_id
 
     def settle(self) -> None:
         self.do(lambda process: process.settle())
@@ -253,3 +255,8 @@ class OneTask:
         ended = {str(one.id) for one in self.rounds if one.state.is_final}
         kept = [key for key in self.blobs.keys("rounds/") if key.split("/")[1] in ended]
         assert kept == []
+
+
+def in_memory(traps: Iterable[Trap] = ()) -> OneTask:
+    store = MemoryStore()
+    return OneTask(reopen=lambda: store, blobs=MemoryBlobs(), traps=iter(traps))
