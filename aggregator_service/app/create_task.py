@@ -75,7 +75,7 @@ class CreateTask:
             weights_sha256=weights_sha256,
             optimizer_step=state.step,
             optimizer_key=put_state(self.blobs, task.id, state),
-            mask_nnz=config.method.select_download(config.layout, weights, 1).nnz,
+            mask_nnz=config.method.select_download(config.layout, weights, 0).nnz,
             divisor=0,
             created_at=now,
         )

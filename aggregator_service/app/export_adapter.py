@@ -81,7 +81,7 @@ class Export:
             return self.master
         config = self.task.config
         return start_from(
-            config.method.select_download(config.layout, self.master, self.round_number)
+            config.method.select_download(config.layout, self.master, self.round_number - 1)
         )
 
     def safetensors(self, kind: WeightsKind) -> bytes:

@@ -54,7 +54,7 @@ class OpenRound:
             raise AssertionError("a round's base version was published before the round was made")
         config = task.config
         weights = load_weights(self.blobs, adapter)
-        vector = config.method.select_download(config.layout, weights, pending.number)
+        vector = config.method.select_download(config.layout, weights, pending.index)
         payload = encode(vector)
         digest = sha256(payload).digest()
         key = f"tasks/{task.id}/downloads/{digest.hex()}"

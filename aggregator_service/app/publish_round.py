@@ -68,7 +68,7 @@ class PublishRound:
             load_weights(self.blobs, base), total.mean(divisor), load_state(self.blobs, base)
         )
         weights_key, weights_sha256 = put_weights(self.blobs, task.id, weights)
-        mask = config.method.select_download(config.layout, weights, folding.number + 1)
+        mask = config.method.select_download(config.layout, weights, folding.index + 1)
         return Adapter(
             task_id=task.id,
             version=folding.base_version + 1,

@@ -96,7 +96,7 @@ class SubmitUpdate:
         )
 
     def _rule(self, work: Work) -> UploadRule:
-        return work.task.config.method.upload_rule(work.task.config.layout, work.round.number)
+        return work.task.config.method.upload_rule(work.task.config.layout, work.round.index)
 
     def _submit(self, work: Work, header: UpdateHeader, payload: bytes) -> Receipt:
         _check_envelope(work, header, payload)

@@ -167,6 +167,11 @@ class Round:
     revision: int = 0
 
     @property
+    def index(self) -> int:
+        """The number counted from 0, as methods count rounds."""
+        return self.number - 1
+
+    @property
     def deadline(self) -> datetime | None:
         return None if self.opened_at is None else self.opened_at + self.policy.window
 

@@ -159,7 +159,7 @@ def _encode_assignment(result: Assigned, known_task_sha256: bytes) -> pb.Assignm
     task, current, assignment = result.task, result.round, result.assignment
     if current.download is None:
         raise AssertionError("a round with assignments has a download")
-    rule = task.config.method.upload_rule(task.config.layout, current.number)
+    rule = task.config.method.upload_rule(task.config.layout, current.index)
     return pb.Assignment(
         assignment_id=assignment.id.bytes,
         round_id=current.id.bytes,
