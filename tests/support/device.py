@@ -45,22 +45,32 @@ class SyntheticDevice:
     channel: grpc.Channel
     credential: str
     timeout: float = 30.0
+    # Waits for a service that is away, up to the timeout, instead of failing at once.
+    wait_for_ready: bool = False
 
     def call_bytes(self, method: str, data: bytes) -> bytes:
         """A unary rpc with whatever bytes, for input that no honest client sends."""
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         call = self.channel.unary_unary(SERVICE + method)
-        return call(data, metadata=self.metadata, timeout=self.timeout)
+        return call(data, **self._options)
 
     def stream_bytes(self, method: str, parts: Iterable[bytes]) -> bytes:
         call: grpc.StreamUnaryMultiCallable[bytes, bytes]
         call = self.channel.stream_unary(SERVICE + method)
-        return call(iter(parts), metadata=self.metadata, timeout=self.timeout)
+        return call(iter(parts), **self._options)
 
     def receive_bytes(self, method: str, data: bytes) -> list[bytes]:
         call: grpc.UnaryStreamMultiCallable[bytes, bytes]
         call = self.channel.unary_stream(SERVICE + method)
-        return list(call(data, metadata=self.metadata, timeout=self.timeout))
+        return list(call(data, **self._options))
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "metadata": self.metadata,
+            "timeout": self.timeout,
+            "wait_for_ready": self.wait_for_ready,
+        }
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

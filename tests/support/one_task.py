@@ -7,7 +7,7 @@ supervisor would; the world (database, blobs, clock) goes on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +22,6 @@ from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
 from aggregator_service.app.fold_updates import LEASE
 from aggregator_service.app.submit_update import SubmitUpdate, UpdateHeader
-from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskConfig
 from aggregator_service.domain.updates import Update, UpdateState
@@ -33,7 +32,8 @@ from aggregator_service.store.memory import MemoryBlobs, MemoryStore
 from flasc_core.errors import Reason, Refusal
 from tests.builders import NOW
 from tests.support.faults import Died, Trap, TrappedBlobs, TrappedStore, no_trap
-from tests.support.one_hot import DIM, contributions, one_hot
+from tests.support.one_hot import DIM, one_hot
+from tests.support.oracle import adapters_of, check_conservation, rounds_of
 
 __all__ = ["Clock", "OneTask", "Process", "in_memory", "update_header"]
 
@@ -185,53 +185,24 @@ class OneTask:
         return found
 
     @property
-    def rounds(self) -> list[Round]:
+    def rounds(self) -> Sequence[Round]:
         """Oldest first."""
-        task_id = self.task.id
-        page = self._store.read(
-            "test", lambda tx: tx.rounds.page(task_id, limit=100, before_number=None)
-        )
-        return list(reversed(page))
-
-    @property
-    def adapters(self) -> list[Adapter]:
-        """Oldest first."""
-        task_id = self.task.id
-        page = self._store.read(
-            "test", lambda tx: tx.adapters.page(task_id, limit=100, before_version=None)
-        )
-        return list(reversed(page))
+        return rounds_of(self._store, self.task.id)
 
     @property
     def published(self) -> list[bytes]:
         """The digest of every version's weights."""
-        return [adapter.weights_sha256 for adapter in self.adapters]
+        adapters = adapters_of(self._store, self.task.id)
+        return [adapter.weights_sha256 for adapter in adapters]
 
     def check_conservation(self) -> None:
-        """Every acknowledged update is in one published round once, or in one that ended."""
-        adapters = self.adapters
-        assert [adapter.version for adapter in adapters] == list(range(len(adapters)))
-        by_round = {adapter.round_id: adapter for adapter in adapters[1:]}
-        assert len(by_round) == len(adapters) - 1
+        """As the oracle has it; and rounds that have ended keep no payload."""
+        check_conservation(self._store, self.blobs, self.task.id, self.receipts)
         for one in self.rounds:
-            self._check_ledger(one)
-            adapter = by_round.pop(one.id, None)
-            assert (adapter is not None) == (one.state is RoundState.PUBLISHED)
-            if adapter is not None:
-                counted = contributions(self.blobs, adapters[adapter.version - 1], adapter)
-                assert counted == dict.fromkeys(self.receipts[one.id], 1)
-                assert adapter.divisor == len(counted) == one.accepted_updates
-        assert not by_round
-
-    def _check_ledger(self, one: Round) -> None:
-        ids = self._store.read("test", lambda tx: tx.updates.ids(one.id))
-        assert sorted(ids) == sorted(self.receipts[one.id].values())
-        if not one.state.is_final:
-            return
-        for number in self.receipts[one.id]:
-            kept = self._update(one.id, self.devices[number])
-            assert kept.state is UpdateState.SCRUBBED
-            assert kept.payload is None
+            for number in self.receipts.get(one.id, {}):
+                kept = self._update(one.id, self.devices[number])
+                assert (kept.state is UpdateState.SCRUBBED) == one.state.is_final
+                assert not (one.state.is_final and kept.payload)
 
     def _update(self, round_id: UUID, device_id: UUID) -> Update:
         found = self._store.read("test", lambda tx: tx.updates.get(round_id, device_id))

@@ -1,0 +1,105 @@
+"""Parts of the service as processes, started by the real command and killed at will."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+__all__ = ["ServiceProcess"]
+
+ROOT: Final = Path(__file__).parents[2]
+_COMMAND: Final = (sys.executable, "-c", "from flasc_cli.main import main; main()", "serve")
+_STOP_SECONDS: Final = 60
+
+
+class ServiceProcess:
+    """`role` is one of the command's; `settings` are those of the service, in lower case.
+
+    The port is any free one at the first start and the same one from then on. The log of all
+    starts goes to one file.
+    """
+
+    def __init__(
+        self, role: str, *, database_url: str, blobs: Path, log: Path, **settings: Any
+    ) -> None:
+        self._role: Final = role
+        self._log: Final = log
+        self._settings: Final[dict[str, Any]] = {
+            "database_url": database_url,
+            "blobs": str(blobs),
+            "check_postgres_durability": False,
+            "driver_interval_seconds": 0.02,
+            "insecure_dev": True,
+            "grpc_port": 0,
+        } | settings
+        self._process: subprocess.Popen[str] | None = None
+        self.starts = 0
+
+    @property
+    def port(self) -> int:
+        return int(self._settings["grpc_port"])
+
+    def __enter__(self) -> Self:
+        self.begin()
+        self.wait_until_ready()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends it as an operator would, and expects a good end."""
+        if self._process is not None:
+            failed = error[0] is not None
+            self._process.send_signal(signal.SIGKILL if failed else signal.SIGTERM)
+            returned = self._process.wait(timeout=_STOP_SECONDS)
+            self._close()
+            assert failed or returned == 0, self._log.read_text()[-2000:]
+
+    def begin(self) -> None:
+        """Starts the process; several may be begun before any is waited for."""
+        given = {f"FLASC_{name.upper()}": str(value) for name, value in self._settings.items()}
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [*_COMMAND, "--role", self._role, "--json"],
+                cwd=ROOT,
+                env=os.environ | given,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.starts += 1
+
+    def wait_until_ready(self) -> None:
+        """Returns once it says that it is; its line names the port."""
+        line = self._pipe.readline()
+        if not line:
+            raise AssertionError(f"{self._role} did not start: {self._log.read_text()[-2000:]}")
+        address = json.loads(line).get("devices", "")
+        if address:
+            self._settings["grpc_port"] = int(address.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """Ends it at this instant."""
+        self._running.kill()
+        assert self._running.wait(timeout=_STOP_SECONDS) == -signal.SIGKILL
+        self._close()
+
+    @property
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            raise AssertionError(f"{self._role} is not running")
+        return self._process
+
+    @property
+    def _pipe(self) -> IO[str]:
+        pipe = self._running.stdout
+        if pipe is None:
+            raise AssertionError("stdout is a pipe")
+        return pipe
+
+    def _close(self) -> None:
+        self._pipe.close()
+        self._process = None
