@@ -2,6 +2,7 @@
 # A private Docker engine beside whatever else the machine runs: own socket, own data, own pid file.
 #   docker_engine.sh install    Debian's packages (root)
 #   docker_engine.sh start      prints what to eval: DOCKER_HOST, PATH
+#   docker_engine.sh status     exits 0 while it runs
 #   docker_engine.sh stop       ends it and everything it runs; images stay for the next start
 set -euo pipefail
 
@@ -59,6 +60,7 @@ stop() {
 case "${1:-}" in
 install) install_packages ;;
 start) start ;;
+status) running ;;
 stop) stop ;;
-*) echo "usage: $0 install|start|stop" >&2; exit 2 ;;
+*) echo "usage: $0 install|start|status|stop" >&2; exit 2 ;;
 esac

@@ -13,12 +13,14 @@ postgres_image=${POSTGRES_IMAGE:-postgres:17-bookworm}
 present() { docker image inspect "$1" >/dev/null 2>&1; }
 pulled() { timeout 300 docker pull --quiet "$1" >/dev/null 2>&1; }
 
-# debian_tar NAME PACKAGES HOOK...: a root file system, made once.
+# debian_tar NAME PACKAGES HOOK...: a root file system, made once per version of these scripts.
+recipe=$(cat "$here/local_base_image.sh" "$here/local_postgres_entrypoint.sh" | sha256sum | cut -c1-12)
 debian_tar() {
-  local tar=$cache/$1.tar packages=$2
-  shift 2
+  local tar=$cache/$1-$recipe.tar packages=$2
   if [ ! -s "$tar" ]; then
     mkdir -p "$cache"
+    rm -f "$cache/$1"-*.tar
+    shift 2
     mmdebstrap --quiet --format=tar --mode=root --variant=minbase --include="$packages" \
       --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -42,11 +44,14 @@ python_stand_in() {
 }
 
 postgres_stand_in() {
+  # /var/run becomes a folder of its own, since what lies in /run does not get into the tar.
   local tar
   tar=$(debian_tar postgres postgresql,ca-certificates \
     --customize-hook="install -m755 '$here/local_postgres_entrypoint.sh' \"\$1/usr/local/bin/docker-entrypoint.sh\"" \
     --customize-hook='ln -s "$(ls -d "$1"/usr/lib/postgresql/* | sed "s#^$1##")" "$1/opt/postgresql"' \
     --customize-hook='chroot "$1" install -d -m1777 -o postgres -g postgres /var/lib/postgresql/data' \
+    --customize-hook='rm "$1/var/run"' \
+    --customize-hook='chroot "$1" install -d -m3777 -o postgres -g postgres /var/run/postgresql' \
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin "$1"/var/lib/postgresql/1*')
   docker import --change 'CMD ["postgres"]' \
     --change 'ENTRYPOINT ["docker-entrypoint.sh"]' \
