@@ -13,7 +13,7 @@ from rich.table import Table
 from flasc_cli.api import AdminApi, Record
 from flasc_cli.output import Json, print_table, text
 
-__all__ = ["watch_lines", "watch_table"]
+__all__ = ["states", "watch_lines", "watch_table"]
 
 _SHOWN_ROUNDS = 20
 _FINAL = frozenset({"COMPLETED", "CANCELLED"})
@@ -21,7 +21,7 @@ _FINAL = frozenset({"COMPLETED", "CANCELLED"})
 
 def watch_lines(client: AdminApi, task: str) -> None:
     """Print the task as one JSON line, now and after every change, until it has ended."""
-    for shown in _states(client, task):
+    for shown in states(client, task):
         typer.echo(json.dumps({"task": shown["task"], "rounds": shown["rounds"][:1]}))
 
 
@@ -31,18 +31,18 @@ def watch_table(
     """Show the newest rounds as a table that changes in place; without a terminal, line by line."""
     console = Console()
     if not console.is_terminal:
-        for shown in _states(client, task):
+        for shown in states(client, task):
             print_table(_title(shown), columns, [row(item) for item in shown["rounds"][:1]])
         return
     with Live(console=console, auto_refresh=False) as live:
-        for shown in _states(client, task):
+        for shown in states(client, task):
             table = Table(*columns, title=_title(shown), title_justify="left")
             for item in reversed(shown["rounds"]):
                 table.add_row(*map(text, row(item)))
             live.update(table, refresh=True)
 
 
-def _states(client: AdminApi, task: str) -> Iterator[Record]:
+def states(client: AdminApi, task: str) -> Iterator[Record]:
     """The task and its newest rounds, now and after each event; events only say when to look."""
     last_id: str | None = None
     while True:

@@ -19,7 +19,7 @@ from typing import IO, Final, Self
 __all__ = ["Children", "log_tail"]
 
 _TETHER: Final = Path(__file__).with_name("tether.py")
-_INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Children:

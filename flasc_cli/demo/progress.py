@@ -135,6 +135,8 @@ class _Bars:
             number = event.fields.get("round_number")
             where = "" if number is None else f"round {number}: "
             self._progress.update(bar, state=where + _STATES[event.kind])
+            if event.kind == "CheckedIn":
+                self._progress.update(bar, completed=0)
 
     def round_ended(self, shown: Record) -> None:
         self.say(describe_round(shown, self._rounds))

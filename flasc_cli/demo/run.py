@@ -262,20 +262,21 @@ def _fresh_folder(folder: Path) -> Path:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the run as Ctrl-C does, and tell all of them as CliError."""
+    """Let SIGINT, SIGTERM and SIGHUP unwind the run.
 
-    def terminate(number: int, frame: FrameType | None) -> None:
+    SIGINT too even where a shell that started this in the background has it ignored.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
         del frame
-        raise CliError(
-            f"ended by {signal.Signals(number).name}, and every process with it",
-            ExitCode.TERMINATED,
-        )
+        exit_code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
+        name = signal.Signals(number).name
+        raise CliError(f"ended by {name}, and every process it had started with it", exit_code)
 
-    held = {number: signal.signal(number, terminate) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    held = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
-    except KeyboardInterrupt:
-        raise CliError("interrupted; every process has ended", ExitCode.INTERRUPTED) from None
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)

@@ -1,0 +1,155 @@
+"""Operators' commands over HTTP: what they change, what they print, what they refuse."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from aggregator_service.app.steer_task import SteerTask
+from aggregator_service.domain.tasks import TaskState
+from aggregator_service.server import utc_now
+from flasc_cli.api import AdminApi
+from flasc_cli.errors import CliError, ExitCode
+from flasc_cli.watching import states
+from tests.integration.cli.conftest import Terminal
+
+
+def refusal(terminal: Terminal, *words: str) -> CliError:
+    error = terminal.run(*words).exception
+    assert isinstance(error, CliError)
+    return error
+
+
+def test_a_device_is_enrolled_listed_and_revoked(terminal: Terminal) -> None:
+    enrolled = terminal.ask("device", "enroll", "phone")
+    assert enrolled["credential"].startswith("fld_")
+    (listed,) = terminal.ask("device", "list")
+    assert listed["revoked_at"] is None
+    revoked = terminal.ask("device", "revoke", listed["id"])
+    assert revoked["revoked_at"] is not None
+    assert terminal.ask("device", "revoke", listed["id"]) == revoked
+
+
+def test_a_name_that_is_taken_is_refused_in_the_services_words(terminal: Terminal) -> None:
+    terminal.ask("device", "enroll", "phone")
+    assert "name" in refusal(terminal, "device", "enroll", "phone").message
+    assert len(terminal.ask("device", "list")) == 1
+
+
+def test_lists_go_through_all_pages(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flasc_cli.api._PAGE", 2)
+    names = {f"device {index}" for index in range(5)}
+    for name in names:
+        terminal.ask("device", "enroll", name)
+    assert {device["name"] for device in terminal.ask("device", "list")} == names
+
+
+def test_a_wrong_key_is_refused_with_its_own_exit_code(terminal: Terminal) -> None:
+    error = refusal(terminal, "task", "list", "--api-key", "flk_wrong")
+    assert error.exit_code is ExitCode.NOT_ALLOWED
+
+
+def test_a_task_is_shown_paused_resumed_and_cancelled(terminal: Terminal) -> None:
+    task = terminal.make_task()
+    assert [row["name"] for row in terminal.ask("task", "list")] == ["a-task"]
+    for step, state in (("pause", "PAUSED"), ("resume", "RUNNING"), ("cancel", "CANCELLED")):
+        assert terminal.ask("task", step, "a-task")["state"] == state
+        assert terminal.ask("task", "show", str(task.id))["state"] == state
+    error = refusal(terminal, "task", "resume", "a-task")
+    assert error.exit_code is ExitCode.FAILED
+
+
+def test_an_unknown_task_is_refused_by_every_command_about_one(terminal: Terminal) -> None:
+    for words in (("task", "show"), ("round", "list"), ("adapter", "list"), ("round", "watch")):
+        assert refusal(terminal, *words, "nowhere").exit_code is ExitCode.FAILED
+
+
+def test_rounds_are_listed_and_shown_by_their_number(terminal: Terminal) -> None:
+    terminal.make_task()
+    (listed,) = terminal.ask("round", "list", "a-task")
+    shown = terminal.ask("round", "show", "a-task", "1")
+    assert shown == {**listed, "assignments": []}
+    assert "no round 2" in refusal(terminal, "round", "show", "a-task", "2").message
+
+
+def test_text_has_the_same_rows_as_json(terminal: Terminal) -> None:
+    terminal.make_task("first")
+    terminal.make_task("second")
+    lines = terminal.run("task", "list").stdout.splitlines()
+    assert lines[0].split("\t")[0] == "name"
+    assert [line.split("\t")[0] for line in lines[1:]] == [
+        row["name"] for row in terminal.ask("task", "list")
+    ]
+    for words in (
+        ("task", "show", "first"),
+        ("round", "list", "first"),
+        ("adapter", "list", "first"),
+    ):
+        assert terminal.run(*words).exit_code == 0
+
+
+def test_an_adapter_is_exported_as_a_folder_and_as_a_file(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    terminal.make_task()
+    folder, file = tmp_path / "folder", tmp_path / "new" / "adapter.safetensors"
+    as_folder = terminal.ask("adapter", "export", "a-task", str(folder))
+    as_file = terminal.ask("adapter", "export", "a-task", str(file), "--format", "safetensors")
+    assert as_folder["adapter_sha256"] == as_file["adapter_sha256"]
+    assert sha256(file.read_bytes()).hexdigest() == as_file["adapter_sha256"]
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+def test_master_weights_have_what_the_mask_leaves_out(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.make_task()
+    kept = {}
+    for weights in ("masked", "master"):
+        path = tmp_path / weights
+        words = ("--weights", weights, "--format", "safetensors", "--version", "0")
+        terminal.ask("adapter", "export", "a-task", str(path), *words)
+        kept[weights] = sum(int((tensor != 0).sum()) for tensor in load_file(path).values())
+    assert kept["masked"] < kept["master"]
+
+
+def test_a_folder_that_is_not_empty_is_not_written_to(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.make_task()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "mine").touch()
+    error = refusal(terminal, "adapter", "export", "a-task", str(folder))
+    assert error.exit_code is ExitCode.USAGE
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+
+
+def test_watching_shows_the_task_now_and_after_each_change_until_it_ends(
+    terminal: Terminal,
+) -> None:
+    task = terminal.make_task()
+    steer = SteerTask(store=terminal.store, now=utc_now)
+    with AdminApi(terminal.address, terminal.environment["FLASC_API_KEY"]) as client:
+        seen = []
+        for shown in states(client, "a-task"):
+            state = shown["task"]["state"]
+            seen.append(state)
+            if len(seen) == 1:
+                steer(task.id, TaskState.PAUSED)
+            elif state == "PAUSED":
+                steer(task.id, TaskState.CANCELLED)
+    assert seen[0] == "RUNNING"
+    assert "PAUSED" in seen
+    assert seen[-1] == "CANCELLED"
+
+
+def test_watching_a_task_that_has_ended_shows_it_once(terminal: Terminal) -> None:
+    task = terminal.make_task()
+    SteerTask(store=terminal.store, now=utc_now)(task.id, TaskState.CANCELLED)
+    shown = terminal.ask("round", "watch", "a-task")
+    assert shown["task"]["state"] == "CANCELLED"
+    assert shown["rounds"][0]["state"] == "ABORTED"
