@@ -63,7 +63,12 @@ class AdminServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """Starts to answer; returns the port. Raises OSError where it is taken."""
+        """Starts to answer; returns the port.
+
+        Raises OSError where it is taken, and for certificates that can not be read.
+        """
+        # Here rather than in the task below, where nobody would hear of what it raises.
+        self._server.config.load()
         listener = _listen(self._settings.http_host, self._settings.http_port)
         port: int = listener.getsockname()[1]
         # The listener queues connections from here on, so nobody needs to wait for the loop.

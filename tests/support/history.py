@@ -148,6 +148,6 @@ def _adapter(blobs: BlobStore, task: Task, origin: Round | None) -> Adapter:
     version = 0 if origin is None else origin.base_version + 1
     weights = np.sin(np.arange(dim, dtype=np.float32) + version)
     key, digest = put_weights(blobs, task.id, weights)
-    round_number = 1 if origin is None else origin.number + 1
-    selected = task.config.method.select_download(task.config.layout, weights, round_number)
+    rounds_before = 0 if origin is None else origin.number
+    selected = task.config.method.select_download(task.config.layout, weights, rounds_before)
     return an_adapter(task, origin, weights_key=key, weights_sha256=digest, mask_nnz=selected.nnz)

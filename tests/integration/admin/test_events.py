@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from admin_api.server import serve
 from aggregator_service.app.steer_task import SteerTask
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import TaskState
 from aggregator_service.server import utc_now
-from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from tests.builders import a_round, a_task, an_adapter, an_event, stored
@@ -156,14 +153,3 @@ def test_streams_end_when_the_server_stops(sqlite_store: Store, blobs: BlobStore
 
     assert list(lines) == []
     client.close()
-
-
-def test_serving_ends_with_its_event_and_frees_the_port(
-    sqlite_store: Store, blobs: BlobStore
-) -> None:
-    async def serve_briefly() -> None:
-        until = asyncio.Event()
-        until.set()
-        await serve(ServiceSettings(http_port=0), sqlite_store, blobs, until=until)
-
-    asyncio.run(serve_briefly())

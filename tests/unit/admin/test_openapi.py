@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,12 @@ def test_inputs_that_are_not_known_are_refused_by_every_body(document: dict[str,
 
 def test_a_page_says_where_the_next_one_starts() -> None:
     assert Page.model_fields["next_cursor"].is_required()
+
+
+def test_every_route_is_in_the_documentation(document: dict[str, Any]) -> None:
+    page = (Path(__file__).parents[3] / "docs/admin-api.md").read_text()
+
+    for path in document["paths"]:
+        stem, _, verb = path.rpartition("/")
+        short = f"{stem}/pause` · `" in page and f"`{verb}`" in page
+        assert f"{path}`" in page or short, path
