@@ -59,7 +59,7 @@ def test_a_demo_whose_service_is_killed_learns_and_its_adapter_scores_as_publish
 
     assert demo.returncode == 0, output
     assert "kill -9 of the service in round 2" in output
-    assert "equal to the published accuracy" in output
+    assert "is equal to the last published one" in output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["rounds"] == 2
     assert len(summary["accuracy_per_round"]) == 3
