@@ -15,17 +15,15 @@ import pytest
 from aggregator_service.app.advance_task import AdvanceTask
 from aggregator_service.app.check_in import Assigned, CheckIn, Query
 from aggregator_service.app.create_task import CreateTask
-from aggregator_service.app.submit_update import INLINE_BYTES, SubmitUpdate, UpdateHeader
+from aggregator_service.app.submit_update import SubmitUpdate, UpdateHeader
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import RoundState
-from aggregator_service.domain.tasks import Task, UpdateLimits
+from aggregator_service.domain.tasks import UpdateLimits
 from aggregator_service.domain.updates import UpdateState
 from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal
-from flasc_core.layout import AdapterLayout, Role, TensorSpec
-from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.builders import a_config, a_device, a_policy, stored
 from tests.integration.service.conftest import Clock
@@ -57,34 +55,6 @@ ROUTES = ("submit", "stream")
 
 def send(device: SyntheticDevice, route: str, given: pb.Assignment, payload: bytes) -> pb.Receipt:
     return {"submit": device.submit, "stream": device.stream}[route](given, payload)
-
-
-def a_large_task(live: LiveService, *, goal: int = 1) -> Task:
-    """Updates of 40,000 values, some 200 KB."""
-    layout = AdapterLayout(tensors=(TensorSpec(name="a", shape=(200_000,), role=Role.LORA_A),))
-    return live.create_task(
-        layout=layout,
-        method=Flasc(download_density=0.1, upload_density=0.2),
-        policy=a_policy(goal=goal, quorum=1),
-    )
-
-
-def a_large_payload(seed: int = 0) -> bytes:
-    chosen = np.random.default_rng(seed).choice(200_000, 40_000, replace=False)
-    return encoded_vector(200_000, {int(index): 0.5 for index in chosen})
-
-
-def padded(payload: bytes, size: int) -> bytes:
-    """The same update in `size` bytes: a field that no reader knows takes up the rest."""
-    room = size - len(payload) - 2
-    length = []
-    rest = room - 3
-    for _ in range(3):
-        length.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    length[-1] &= 0x7F
-    # Field 31, length-delimited, after the length in three bytes.
-    return payload + b"\xfa\x01" + bytes(length) + bytes(room - 3)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -260,68 +230,6 @@ def test_a_stream_may_be_cut_anywhere(live: LiveService, chunk: int) -> None:
     device.stream_bytes("StreamUpdate", parts)
     [update] = updates_of(live.store, live.latest_round(task))
     assert update.payload == PAYLOAD
-
-
-def test_a_large_payload_is_a_blob_until_its_round_is_published(live: LiveService) -> None:
-    task = a_large_task(live)
-    device = live.device()
-    given = device.assignment("a-task")
-    payload = a_large_payload()
-    device.stream(given, payload)
-    current = live.latest_round(task)
-    [update] = updates_of(live.store, current)
-    assert update.payload is None
-    assert update.payload_key is not None
-    assert live.blobs.get(update.payload_key) == payload
-    live.settle()
-    assert len(adapters_of(live.store, task)) == 2
-    [update] = updates_of(live.store, current)
-    assert update.state is UpdateState.SCRUBBED
-    assert list(live.blobs.keys(f"rounds/{current.id}/")) == []
-    # The ledger keeps what proves that it was there.
-    assert update.payload_sha256 == sha256(payload).digest()
-    assert update.payload_bytes == len(payload)
-
-
-def test_a_small_payload_is_gone_once_its_round_is_published(live: LiveService) -> None:
-    task = live.create_task(policy=a_policy(goal=1, quorum=1))
-    current = live.latest_round(task)
-    device = live.device()
-    device.submit(device.assignment("a-task"), PAYLOAD)
-    live.settle()
-    [update] = updates_of(live.store, current)
-    assert update.state is UpdateState.SCRUBBED
-    assert update.payload is None
-    assert list(live.blobs.keys(f"rounds/{current.id}/")) == []
-
-
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("size", [INLINE_BYTES, INLINE_BYTES + 1])
-def test_payloads_up_to_64_kib_stay_in_the_database(
-    live: LiveService, route: str, size: int
-) -> None:
-    task = a_large_task(live)
-    device = live.device()
-    given = device.assignment("a-task")
-    payload = padded(encoded_vector(200_000, {5: 1.0}), size)
-    assert len(payload) == size
-    send(device, route, given, payload)
-    [update] = updates_of(live.store, live.latest_round(task))
-    assert (update.payload is None) == (size > INLINE_BYTES)
-    assert (update.payload_key is None) == (size <= INLINE_BYTES)
-
-
-def test_a_conflicting_large_payload_leaves_no_blob_behind(live: LiveService) -> None:
-    task = a_large_task(live, goal=2)
-    device = live.device()
-    given = device.assignment("a-task")
-    device.stream(given, a_large_payload(1))
-    prefix = f"rounds/{live.latest_round(task).id}/"
-    before = set(live.blobs.keys(prefix))
-    with pytest.raises(grpc.RpcError) as error:
-        device.stream(given, a_large_payload(2))
-    assert reason_of(error.value) is Reason.UPDATE_CONFLICT
-    assert set(live.blobs.keys(prefix)) == before
 
 
 def test_a_weighted_update_counts_as_its_weight_says(live: LiveService) -> None:
