@@ -51,6 +51,8 @@ class AdminApi:
             base_url=self._address,
             headers={"Authorization": f"Bearer {key}"},
             timeout=_TIMEOUT_SECONDS,
+            # A proxy in the environment is for the world, not for this machine.
+            mounts=dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]")),
         )
 
     def __enter__(self) -> Self:

@@ -95,7 +95,11 @@ def log_tail(log: Path, lines: int = 15) -> str:
 
 
 def _inherited_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("FLASC_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLASC_")}
+    # A proxy may be needed for a hub's models, but never between the processes of this machine.
+    given = kept.get("no_proxy") or kept.get("NO_PROXY")
+    kept["no_proxy"] = kept["NO_PROXY"] = ",".join(filter(None, (given, "127.0.0.1,localhost")))
+    return kept
 
 
 def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:

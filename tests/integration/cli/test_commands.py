@@ -52,6 +52,15 @@ def test_a_wrong_key_is_refused_with_its_own_exit_code(terminal: Terminal) -> No
     assert error.exit_code is ExitCode.NOT_ALLOWED
 
 
+def test_a_proxy_for_the_world_is_not_asked_for_this_machine(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Port 9 is nobody's on loopback, so that a call by way of this proxy would fail.
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert terminal.ask("task", "list") == []
+
+
 def test_a_task_is_shown_paused_resumed_and_cancelled(terminal: Terminal) -> None:
     task = terminal.make_task()
     assert [row["name"] for row in terminal.ask("task", "list")] == ["a-task"]
