@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from hashlib import sha256
 
 import grpc
 import numpy as np
 import pytest
 
-from aggregator_service.app.submit_update import INLINE_BYTES
+from aggregator_service.app.submit_update import INLINE_BYTES, SubmitUpdate
 from aggregator_service.domain.tasks import Task
 from aggregator_service.domain.updates import UpdateState
-from flasc_core.errors import Reason
+from aggregator_service.rpc.messages import read_header
+from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
@@ -19,11 +21,14 @@ from tests.builders import a_policy
 from tests.support.device import (
     SyntheticDevice,
     encoded_vector,
+    header_for,
     reason_of,
 )
 from tests.support.live import LiveService
 from tests.support.seen import (
     adapters_of,
+    device_id_of,
+    standing_of,
     updates_of,
 )
 
@@ -123,3 +128,24 @@ def test_a_conflicting_large_payload_leaves_no_blob_behind(live: LiveService) ->
         device.stream(given, a_large_payload(2))
     assert reason_of(error.value) is Reason.UPDATE_CONFLICT
     assert set(live.blobs.keys(prefix)) == before
+
+
+def test_a_large_payload_that_is_refused_at_the_last_moment_leaves_no_blob_behind(
+    live: LiveService,
+) -> None:
+    task = a_large_task(live)
+    device = live.device()
+    given = device.assignment("a-task")
+    current = live.latest_round(task)
+    assert current.deadline is not None
+    before = standing_of(live.store, current)
+    payload = a_large_payload()
+    # In time when it arrives, too late once it has been read and written down.
+    times = iter([current.deadline - timedelta(seconds=1), current.deadline])
+    submit = SubmitUpdate(store=live.store, blobs=live.blobs, now=lambda: next(times))
+    header = read_header(header_for(given, payload))
+    with pytest.raises(Refusal) as refusal:
+        submit(device_id_of(device), header, payload)
+    assert refusal.value.reason is Reason.ROUND_CLOSED
+    assert list(live.blobs.keys(f"rounds/{current.id}/")) == []
+    assert standing_of(live.store, current) == before
