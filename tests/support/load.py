@@ -29,6 +29,7 @@ T = TypeVar("T")
 # A round that nobody finishes in this time means that the service does not come back.
 _PATIENCE_SECONDS: Final = 120.0
 _CALL_SECONDS: Final = 10.0
+_BACK_OFF_SECONDS: Final = 0.05
 _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     # So that devices are back as soon as a server that was killed is.
@@ -189,6 +190,8 @@ class OneHotLoad:
                 if error.code() not in _TRANSIENT:
                     raise
                 self._count("disturbed")
+                # A device's own back-off; shorter than a real one's.
+                self._stopping.wait(_BACK_OFF_SECONDS)
         raise self._tally.failure
 
     def _count(self, what: str) -> None:

@@ -69,6 +69,7 @@ class PostgresCluster:
             os.chown(self._folder, self._account.pw_uid, self._account.pw_gid)
         self._settings = _SETTINGS | dict.fromkeys(_DURABILITY, "on" if durable else "off")
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_killed = False
         self._create()
 
     @property
@@ -77,15 +78,17 @@ class PostgresCluster:
 
     def start(self) -> None:
         """Returns once it answers; after a kill it recovers first."""
-        arguments = [str(self._binaries / "postgres"), "-D", str(self._data)]
-        arguments += ["-k", str(self._folder), "-p", "5432"]
-        for name, value in self._settings.items():
-            arguments += ["-c", f"{name}={value}"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                arguments, stdout=log, stderr=log, start_new_session=True, **self._drop_rights()
-            )
-        self._wait_until_ready(self._process)
+        give_up = time.monotonic() + _START_SECONDS
+        self._process = self._spawn()
+        while not self._answers():
+            has_ended = self._process.poll() is not None
+            if time.monotonic() > give_up or (has_ended and not self._was_killed):
+                raise RuntimeError(self._log.read_text()[-2000:])
+            if has_ended:
+                # It refuses to start beside sessions of the one that was killed.
+                self._process = self._spawn()
+            # Another program's start can only be asked for again and again.
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """Ends every connection, then the server in good order."""
@@ -95,11 +98,12 @@ class PostgresCluster:
             self._process = None
 
     def kill(self) -> None:
-        """Ends the server and all its processes at once, as a crash would."""
+        """Ends the server at once, as a crash would; its sessions notice and end too."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(timeout=_START_SECONDS)
             self._process = None
+            self._was_killed = True
 
     def close(self) -> None:
         self.stop()
@@ -136,18 +140,22 @@ class PostgresCluster:
             "extra_groups": [],
         }
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        give_up = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                psycopg.connect(self.url, connect_timeout=5).close()
-            except psycopg.OperationalError:
-                if process.poll() is not None or time.monotonic() > give_up:
-                    raise RuntimeError(self._log.read_text()[-2000:]) from None
-                # Another program's start can only be asked for again and again.
-                time.sleep(0.05)
-            else:
-                return
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        arguments = [str(self._binaries / "postgres"), "-D", str(self._data)]
+        arguments += ["-k", str(self._folder), "-p", "5432"]
+        for name, value in self._settings.items():
+            arguments += ["-c", f"{name}={value}"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                arguments, stdout=log, stderr=log, start_new_session=True, **self._drop_rights()
+            )
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
 
 def find_binaries() -> Path:
