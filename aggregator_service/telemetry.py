@@ -12,7 +12,6 @@ from prometheus_client import Counter, Gauge, Histogram
 __all__ = [
     "PAYLOAD_BYTES",
     "REFUSALS",
-    "ROUNDS_ENDED",
     "RPC_SECONDS",
     "TASKS_RUNNING",
     "TRANSACTION_RETRIES",
@@ -29,7 +28,6 @@ UPDATES_ACCEPTED: Final = Counter("flasc_updates_accepted", "Updates that count,
 PAYLOAD_BYTES: Final = Counter(
     "flasc_payload_bytes", "Payload bytes sent to and received from devices.", ["direction"]
 )
-ROUNDS_ENDED: Final = Counter("flasc_rounds_ended", "Rounds ended, by their last state.", ["state"])
 TASKS_RUNNING: Final = Gauge("flasc_tasks_running", "Tasks that open rounds.")
 TRANSACTION_SECONDS: Final = Histogram(
     "flasc_transaction_seconds", "Time of one database transaction, retries included.", ["name"]

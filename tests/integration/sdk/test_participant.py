@@ -351,7 +351,7 @@ def test_a_final_refusal_drops_the_update_and_the_device_goes_on(
 
 def test_updates_that_are_rejected_again_and_again_end_the_run(peer: Peer, join: Join) -> None:
     rejected = Fault(
-        code=grpc.StatusCode.INVALID_ARGUMENT, refusal=Refusal(Reason.NORM_LIMIT, "too long")
+        code=grpc.StatusCode.INVALID_ARGUMENT, refusal=Refusal(Reason.VALUE_RANGE, "too large")
     )
     peer.faults["SubmitUpdate"].extend([rejected] * 9)
     with join() as participant, pytest.raises(Exception, match="too long"):

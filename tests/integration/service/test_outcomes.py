@@ -24,7 +24,7 @@ COUNTS = {"correct": 3, "total": 4, "loss_sum": 1.5}
 
 
 def refused(
-    device: SyntheticDevice, given: pb.Assignment, outcome: int, **fields: Any
+    device: SyntheticDevice, given: pb.Assignment, outcome: pb.Outcome, **fields: Any
 ) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as error:
         device.report(given, outcome, **fields)
@@ -48,7 +48,7 @@ def an_evaluation_round(live: LiveService, *, goal: int = 2) -> tuple[Task, list
     [(pb.OUTCOME_GAVE_UP, State.ABANDONED), (pb.OUTCOME_FAILED, State.FAILED)],
 )
 def test_what_a_device_says_is_kept_for_the_operator(
-    live: LiveService, outcome: int, state: AssignmentState
+    live: LiveService, outcome: pb.Outcome, state: AssignmentState
 ) -> None:
     live.create_task()
     device = live.device()
@@ -61,7 +61,7 @@ def test_what_a_device_says_is_kept_for_the_operator(
 
 
 @pytest.mark.parametrize("outcome", [pb.OUTCOME_GAVE_UP, pb.OUTCOME_FAILED])
-def test_its_place_is_another_device_s(live: LiveService, outcome: int) -> None:
+def test_its_place_is_another_device_s(live: LiveService, outcome: pb.Outcome) -> None:
     live.create_task(policy=a_policy(goal=1, quorum=1, over_selection=1.0))
     first, second = live.device(), live.device()
     given = first.assignment("a-task")
@@ -129,7 +129,7 @@ def test_of_a_round_that_is_over_giving_up_is_no_news(live: LiveService) -> None
 
 
 @pytest.mark.parametrize("outcome", [pb.OUTCOME_GAVE_UP, pb.OUTCOME_FAILED, pb.OUTCOME_EVALUATED])
-def test_nobody_speaks_for_another_device(live: LiveService, outcome: int) -> None:
+def test_nobody_speaks_for_another_device(live: LiveService, outcome: pb.Outcome) -> None:
     task = live.create_task()
     owner, stranger = live.device(), live.device()
     given = owner.assignment("a-task")
