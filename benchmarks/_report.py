@@ -104,7 +104,7 @@ def write_report(
 
     What real updates give is kept apart, in results/<name>-recorded.json.
     """
-    recorded = all(trace.recorded for trace in traces)
+    recorded = bool(traces) and all(trace.recorded for trace in traces)
     report = {
         "benchmark": name,
         "command": f"python -m benchmarks.{name}" + (" --data PATH" if recorded else ""),
