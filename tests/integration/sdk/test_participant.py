@@ -354,7 +354,7 @@ def test_updates_that_are_rejected_again_and_again_end_the_run(peer: Peer, join:
         code=grpc.StatusCode.INVALID_ARGUMENT, refusal=Refusal(Reason.VALUE_RANGE, "too large")
     )
     peer.faults["SubmitUpdate"].extend([rejected] * 9)
-    with join() as participant, pytest.raises(Exception, match="too long"):
+    with join() as participant, pytest.raises(Exception, match="too large"):
         participant.run()
 
     assert peer.calls.count("SubmitUpdate") == 3
