@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from flasc_core.wire.encoding import ValueEncoding
+
 __all__ = ["SEGMENT_NNZ", "DecodeLimits"]
 
 # The largest number of nonzeros in one segment.
@@ -18,13 +20,16 @@ _PARTIAL_SEGMENTS: Final = 4_096
 class DecodeLimits:
     """The vector's own `dim`, how many nonzeros it may have, and how large one may be.
 
-    ValueError for a `max_abs_value` that would let infinity or nothing pass.
+    `value_encodings` are the ones that are read, all of them if it is None; FLOAT32 always is, so
+    that the plain profile is never refused. ValueError for a `max_abs_value` that would let
+    infinity or nothing pass.
     """
 
     dim: int
     max_nnz: int
     max_abs_value: float
     min_nnz: int = 1
+    value_encodings: frozenset[ValueEncoding] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.max_abs_value < math.inf:
@@ -33,3 +38,8 @@ class DecodeLimits:
     @property
     def max_segments(self) -> int:
         return self.max_nnz // SEGMENT_NNZ + _PARTIAL_SEGMENTS
+
+    def reads(self, value_encoding: int) -> bool:
+        if self.value_encodings is None or value_encoding == ValueEncoding.FLOAT32:
+            return True
+        return value_encoding in self.value_encodings

@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
-from flasc_core.wire.segments import Piece, Profile, Segment
+from flasc_core.wire.segments import Envelope, Piece, Profile, Segment
 from flasc_core.wire.varint import read_varints, write_varints
 
-__all__ = ["PLAIN", "read_dense_indices", "read_float32_values", "read_gap_indices"]
+__all__ = [
+    "PLAIN",
+    "indices_of",
+    "read_dense_indices",
+    "read_float32_values",
+    "read_gap_indices",
+]
 
 _FLOAT32: Final = np.dtype("<f4")
 
@@ -30,7 +36,7 @@ def _write(piece: Piece) -> bytes:
             else sparse_update_pb2.INDEX_ENCODING_GAPS
         ),
         value_encoding=sparse_update_pb2.VALUE_ENCODING_FLOAT32,
-        gaps=[] if dense else [write_varints(_gaps(piece))],
+        gaps=[] if dense else [write_varints(piece.gaps())],
         values=[piece.values.astype(_FLOAT32, copy=False).tobytes()],
     )
     return segment.SerializeToString()
@@ -61,6 +67,11 @@ def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
     else:
         _check_count("gaps", len(segment.official.gaps), envelope.nnz)
         gaps = np.array(segment.official.gaps, dtype=np.int64)
+    return indices_of(gaps, envelope)
+
+
+def indices_of(gaps: NDArray[np.int64], envelope: Envelope) -> NDArray[np.int64]:
+    """Turn gaps below 2**32 into indices, in place. Refuses INDEX_RANGE."""
     gaps += 1
     gaps[0] += envelope.start - 1
     indices = np.cumsum(gaps, out=gaps)
@@ -73,7 +84,7 @@ def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
     return indices
 
 
-def read_float32_values(segment: Segment) -> NDArray[np.float32]:
+def read_float32_values(segment: Segment, _largest: float) -> NDArray[np.float32]:
     """Refuses LENGTH_MISMATCH."""
     nnz = segment.envelope.nnz
     if segment.official is not None:
@@ -84,10 +95,6 @@ def read_float32_values(segment: Segment) -> NDArray[np.float32]:
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last value is cut off", field="values")
     _check_count("values", len(payload) // _FLOAT32.itemsize, nnz)
     return np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32, copy=False)
-
-
-def _gaps(piece: Piece) -> NDArray[np.int64]:
-    return np.diff(piece.indices, prepend=piece.start - 1) - 1
 
 
 def _check_count(field: str, held: int, nnz: int) -> None:

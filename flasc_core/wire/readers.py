@@ -3,57 +3,115 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flasc_core.errors import Reason, Refusal
-from flasc_core.pb.v1 import sparse_update_pb2
-from flasc_core.wire.plain import (
-    read_dense_indices,
-    read_float32_values,
-    read_gap_indices,
+from flasc_core.pb.v1 import sparse_update_pb2 as pb
+from flasc_core.wire.compact_readers import (
+    read_bfloat16_values,
+    read_compact_float32_values,
+    read_compact_gap_indices,
+    read_pow2_values,
 )
+from flasc_core.wire.limits import DecodeLimits
+from flasc_core.wire.plain import read_dense_indices, read_float32_values, read_gap_indices
 from flasc_core.wire.segments import Segment
 
 __all__ = ["read_segment"]
 
-_INDEX_READERS: Final[Mapping[int, Callable[[Segment], NDArray[np.int64]]]] = MappingProxyType(
+_IndexReader: TypeAlias = Callable[[Segment], NDArray[np.int64]]
+# The float is the largest value's magnitude.
+_ValueReader: TypeAlias = Callable[[Segment, float], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Indices:
+    read: _IndexReader
+    fields: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Values:
+    read: _ValueReader
+    fields: frozenset[str]
+
+
+_INDEX_FIELDS: Final = frozenset(
+    {"gaps", "index_compression", "gap_shift", "gap_high", "gap_low"},
+)
+_VALUE_FIELDS: Final = frozenset(
+    {"values", "value_compression", "value_data", "block_size", "block_exponents"},
+)
+_NUMBERS: Final = frozenset({"value_compression", "value_data"})
+
+# By encoding, and whether the segment names a compression, as the compact profile always does.
+_INDICES: Final[Mapping[tuple[int, bool], _Indices]] = MappingProxyType(
     {
-        sparse_update_pb2.INDEX_ENCODING_DENSE: read_dense_indices,
-        sparse_update_pb2.INDEX_ENCODING_GAPS: read_gap_indices,
+        (pb.INDEX_ENCODING_DENSE, False): _Indices(
+            # Its reader refuses gaps, as one of several counts that disagree.
+            read=read_dense_indices,
+            fields=frozenset({"gaps"}),
+        ),
+        (pb.INDEX_ENCODING_GAPS, False): _Indices(
+            read=read_gap_indices, fields=frozenset({"gaps"})
+        ),
+        (pb.INDEX_ENCODING_GAPS, True): _Indices(
+            read=read_compact_gap_indices, fields=_INDEX_FIELDS - {"gaps"}
+        ),
     }
 )
-_VALUE_READERS: Final[Mapping[int, Callable[[Segment], NDArray[np.float32]]]] = MappingProxyType(
-    {sparse_update_pb2.VALUE_ENCODING_FLOAT32: read_float32_values}
-)
-_COMPACT_FIELDS: Final = (
-    "index_compression",
-    "gap_shift",
-    "gap_high",
-    "gap_low",
-    "value_compression",
-    "value_data",
-    "block_size",
-    "block_exponents",
+_VALUES: Final[Mapping[tuple[int, bool], _Values]] = MappingProxyType(
+    {
+        (pb.VALUE_ENCODING_FLOAT32, False): _Values(
+            read=read_float32_values, fields=frozenset({"values"})
+        ),
+        (pb.VALUE_ENCODING_FLOAT32, True): _Values(
+            read=read_compact_float32_values, fields=_NUMBERS
+        ),
+        (pb.VALUE_ENCODING_BFLOAT16, True): _Values(read=read_bfloat16_values, fields=_NUMBERS),
+        (pb.VALUE_ENCODING_INT8_POW2, True): _Values(
+            read=read_pow2_values, fields=_VALUE_FIELDS - {"values"}
+        ),
+    }
 )
 
 
-def read_segment(segment: Segment) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def read_segment(
+    segment: Segment, limits: DecodeLimits
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the segment's indices and values, as many as it claims.
 
-    Refuses VALUE_FORMAT for what only the compact profile uses, and whatever the readers refuse.
+    Refuses VALUE_FORMAT for an encoding that `limits` leaves out and for fields that do not go
+    together, and whatever the readers refuse.
     """
-    value_reader = _VALUE_READERS.get(segment.envelope.value_encoding)
-    compact = [field for field in _COMPACT_FIELDS if getattr(segment.packed, field)]
-    if value_reader is None or compact:
+    envelope, packed = segment.envelope, segment.packed
+    if not limits.reads(envelope.value_encoding):
         raise Refusal(
             Reason.VALUE_FORMAT,
-            "only the plain profile is read: float32 values, no compact fields",
-            value_encoding=segment.envelope.value_encoding,
+            f"value encoding {envelope.value_encoding} is not accepted here",
+            value_encoding=envelope.value_encoding,
         )
+    indices = _INDICES.get((envelope.index_encoding, packed.index_compression != 0))
+    values = _VALUES.get((envelope.value_encoding, packed.value_compression != 0))
+    if indices is None or values is None:
+        raise _mixed("a compression where none belongs, or none where one does")
+    stray = _held(segment) - indices.fields - values.fields
+    if stray:
+        raise _mixed(f"{', '.join(sorted(stray))} beside fields that replace it")
     # Values first: their bytes bound what a dense segment's indices may allocate.
-    values = value_reader(segment)
-    return _INDEX_READERS[segment.envelope.index_encoding](segment), values
+    read = values.read(segment, limits.max_abs_value)
+    return indices.read(segment), read
+
+
+def _held(segment: Segment) -> set[str]:
+    source = segment.packed if segment.official is None else segment.official
+    return {field for field in _INDEX_FIELDS | _VALUE_FIELDS if getattr(source, field)}
+
+
+def _mixed(what: str) -> Refusal:
+    return Refusal(Reason.VALUE_FORMAT, f"a segment has {what}")

@@ -38,6 +38,10 @@ class Piece:
     def nnz(self) -> int:
         return self.indices.size
 
+    def gaps(self) -> NDArray[np.int64]:
+        """How many coordinates are left out before each nonzero; 0 before the first."""
+        return np.diff(self.indices, prepend=self.start - 1) - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:

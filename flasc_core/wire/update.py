@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
-from typing import TypeVar
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -13,18 +14,28 @@ from numpy.typing import NDArray
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.sparse import SparseVector
+from flasc_core.wire.encoding import Encoding
 from flasc_core.wire.limits import DecodeLimits
 from flasc_core.wire.plain import PLAIN
+from flasc_core.wire.profiles import profile_for
 from flasc_core.wire.readers import read_segment
 from flasc_core.wire.segments import Profile, cut, open_segment
 
-__all__ = ["decode", "encode"]
+__all__ = ["Part", "decode", "decode_segments", "encode"]
 
-_Scalar = TypeVar("_Scalar", np.int64, np.float32)
+# The ascending indices of one segment, and their values.
+Part: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
-def encode(vector: SparseVector, profile: Profile = PLAIN) -> bytes:
-    """Return the vector as a serialized SparseUpdate; the same vector gives the same bytes."""
+def encode(vector: SparseVector, profile: Profile | Encoding = PLAIN) -> bytes:
+    """Return the vector as a serialized SparseUpdate; the same vector gives the same bytes.
+
+    The compact profile's bytes are the same only under one version of zlib, so what was sent is
+    kept rather than encoded again. Its lossy encodings never round past a power of two, such as
+    the usual `max_abs_value`, and refuse NON_FINITE and VALUE_RANGE for what they cannot hold.
+    """
+    if isinstance(profile, Encoding):
+        profile = profile_for(profile)
     segments = [profile.write(piece) for piece in cut(vector)]
     update = packed_update_pb2.PackedUpdate(
         dim=vector.dim, segments=segments, crc32=_checksum(segments)
@@ -36,16 +47,37 @@ def decode(payload: bytes | memoryview, limits: DecodeLimits) -> SparseVector:
     """Read a serialized SparseUpdate of any profile.
 
     Whatever the bytes, this returns a vector within `limits` or raises Refusal, in time and memory
-    that the payload's own length bounds. Unknown fields are ignored. The vector may share memory
-    with the payload.
+    that the payload's own length and the limits bound. Unknown fields are ignored. The vector may
+    share memory with the payload.
+    """
+    parts = deque(decode_segments(payload, limits))
+    if len(parts) == 1:
+        # The common case needs no copy.
+        return SparseVector(dim=limits.dim, indices=parts[0][0], values=parts[0][1])
+    nnz = sum(part[0].size for part in parts)
+    indices = np.empty(nnz, dtype=np.int64)
+    values = np.empty(nnz, dtype=np.float32)
+    done = 0
+    while parts:
+        # Each part is let go once it is copied.
+        part = parts.popleft()
+        here = slice(done, done + part[0].size)
+        indices[here], values[here] = part
+        done = here.stop
+    return SparseVector(dim=limits.dim, indices=indices, values=values)
+
+
+def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterator[Part]:
+    """Yield the indices and values of one segment after another, as `decode` would join them.
+
+    Only one segment is held at a time. A refusal may come after any of them: what was done with
+    those before it is to be undone.
     """
     try:
         update = packed_update_pb2.PackedUpdate.FromString(payload)  # type: ignore[arg-type]
     except DecodeError as error:
         raise Refusal(Reason.MALFORMED_MESSAGE, "the payload is no SparseUpdate") from error
     _check_update(update, limits)
-    indices: list[NDArray[np.int64]] = []
-    values: list[NDArray[np.float32]] = []
     end = nnz = 0
     for data in update.segments:
         segment = open_segment(data, dim=limits.dim)
@@ -60,18 +92,11 @@ def decode(payload: bytes | memoryview, limits: DecodeLimits) -> SparseVector:
         nnz += segment.envelope.nnz
         if nnz > limits.max_nnz:
             raise _over_budget(limits)
-        part = read_segment(segment)
-        indices.append(part[0])
-        values.append(part[1])
+        part = read_segment(segment, limits)
+        _check_values(part[1], limits.max_abs_value)
+        yield part
     if nnz < limits.min_nnz:
         raise _over_budget(limits)
-    vector = SparseVector(
-        dim=limits.dim,
-        indices=_join(indices, np.empty(0, dtype=np.int64)),
-        values=_join(values, np.empty(0, dtype=np.float32)),
-    )
-    _check_values(vector.values, limits.max_abs_value)
-    return vector
 
 
 def _check_update(update: packed_update_pb2.PackedUpdate, limits: DecodeLimits) -> None:
@@ -105,8 +130,6 @@ def _over_budget(limits: DecodeLimits) -> Refusal:
 
 
 def _check_values(values: NDArray[np.float32], max_abs_value: float) -> None:
-    if not values.size:
-        return
     # NaN fails every comparison. As Python's floats, since numpy may warn of some NaNs.
     if float(values.max()) <= max_abs_value and float(values.min()) >= -max_abs_value:
         return
@@ -117,11 +140,6 @@ def _check_values(values: NDArray[np.float32], max_abs_value: float) -> None:
         f"a value is beyond {max_abs_value} in magnitude",
         max_abs_value=max_abs_value,
     )
-
-
-def _join(parts: list[NDArray[_Scalar]], empty: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    # One segment is the common case and needs no copy.
-    return parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
 
 
 def _checksum(segments: Iterable[bytes]) -> int:

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["read_varints", "write_varints"]
+__all__ = ["MAX_VARINT", "read_varints", "write_varints"]
 
 _MORE: Final = 0x80
 _BITS: Final = 0x7F
 # A 32-bit number takes five bytes of seven bits at most.
-_MAX_LENGTH: Final = 5
+MAX_VARINT: Final = 5
+# Bytes that are taken apart at once, so that numbers of five bytes need no more than short ones.
+_CHUNK: Final = 1 << 16
 
 
 def write_varints(numbers: NDArray[np.int64]) -> bytes:
@@ -25,7 +27,7 @@ def write_varints(numbers: NDArray[np.int64]) -> bytes:
     # Most numbers take one byte: only the others are measured and written byte by byte.
     remaining = numbers[long]
     lengths = np.ones(numbers.size, dtype=np.int64)
-    for position in range(1, _MAX_LENGTH):
+    for position in range(1, MAX_VARINT):
         lengths[long] += remaining >= 1 << (7 * position)
     starts = np.cumsum(lengths)
     size = int(starts[-1])
@@ -47,20 +49,44 @@ def read_varints(payload: bytes, count: int) -> NDArray[np.int64]:
     is cut off or too long, and INDEX_RANGE for a number of 2**32 or more.
     """
     octets = np.frombuffer(payload, dtype=np.uint8)
-    last = octets < _MORE
-    continued = np.flatnonzero(~last)
-    held = octets.size - continued.size
     if octets.size and octets[-1] & _MORE:
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last varint is cut off", field="gaps")
+    held = int(np.count_nonzero(octets < _MORE))
     if held != count:
         raise Refusal(
             Reason.LENGTH_MISMATCH, f"{held} gaps for {count} nonzeros", held=held, nnz=count
         )
-    if not continued.size:
+    if octets.size == count:
         return octets.astype(np.int64)
-    numbers = octets[last].astype(np.int64)
-    _add_continued(numbers, octets, continued)
+    numbers = np.empty(count, dtype=np.int64)
+    done = start = 0
+    while start < octets.size:
+        chunk = octets[start : _whole(octets, start + _CHUNK)]
+        start += chunk.size
+        done += _read_chunk(chunk, numbers[done:])
     return numbers
+
+
+def _whole(octets: NDArray[np.uint8], end: int) -> int:
+    """The last position up to `end` where a number ends."""
+    if end >= octets.size:
+        return octets.size
+    for whole in range(end, end - MAX_VARINT, -1):
+        if octets[whole - 1] < _MORE:
+            return whole
+    raise Refusal(Reason.MALFORMED_MESSAGE, "a varint has more than 5 bytes", field="gaps")
+
+
+def _read_chunk(octets: NDArray[np.uint8], out: NDArray[np.int64]) -> int:
+    """Write the chunk's numbers to the front of `out`; return how many."""
+    last = octets < _MORE
+    continued = np.flatnonzero(~last)
+    count = octets.size - continued.size
+    numbers = out[:count]
+    numbers[:] = octets[last]
+    if continued.size:
+        _add_continued(numbers, octets, continued)
+    return count
 
 
 def _add_continued(
@@ -72,7 +98,7 @@ def _add_continued(
     owners = continued - np.arange(continued.size)
     firsts = np.flatnonzero(np.concatenate(([True], owners[1:] != owners[:-1])))
     extra = np.diff(firsts, append=continued.size)
-    if int(extra.max()) >= _MAX_LENGTH:
+    if int(extra.max()) >= MAX_VARINT:
         raise Refusal(Reason.MALFORMED_MESSAGE, "a varint has more than 5 bytes", field="gaps")
     position = np.arange(continued.size) - np.repeat(firsts, extra)
     parts = (octets[continued].astype(np.int64) & _BITS) << (7 * position)

@@ -32,14 +32,16 @@ class TrainingPlan(_message.Message):
     def __init__(self, local_epochs: _Optional[int] = ..., max_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ...) -> None: ...
 
 class UpdateEncoding(_message.Message):
-    __slots__ = ("index_encoding", "value_encoding", "compression")
+    __slots__ = ("index_encoding", "value_encoding", "compression", "bits")
     INDEX_ENCODING_FIELD_NUMBER: _ClassVar[int]
     VALUE_ENCODING_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
     index_encoding: _sparse_update_pb2.IndexEncoding
     value_encoding: _sparse_update_pb2.ValueEncoding
     compression: _sparse_update_pb2.Compression
-    def __init__(self, index_encoding: _Optional[_Union[_sparse_update_pb2.IndexEncoding, str]] = ..., value_encoding: _Optional[_Union[_sparse_update_pb2.ValueEncoding, str]] = ..., compression: _Optional[_Union[_sparse_update_pb2.Compression, str]] = ...) -> None: ...
+    bits: int
+    def __init__(self, index_encoding: _Optional[_Union[_sparse_update_pb2.IndexEncoding, str]] = ..., value_encoding: _Optional[_Union[_sparse_update_pb2.ValueEncoding, str]] = ..., compression: _Optional[_Union[_sparse_update_pb2.Compression, str]] = ..., bits: _Optional[int] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
     __slots__ = ("task_name", "layout", "base_model", "training_plan", "peft_config_json", "accepted_encodings", "max_abs_value", "max_weight", "max_unary_payload_bytes")

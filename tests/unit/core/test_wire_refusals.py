@@ -12,7 +12,8 @@ import pytest
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, decode, encode
+from flasc_core.wire import DecodeLimits, ValueEncoding, decode, encode
+from flasc_core.wire.inflate import deflate
 from tests.unit.core.builders import DENSE, a_payload, a_segment, a_vector, limits_of
 
 
@@ -47,10 +48,34 @@ def ones(count: int) -> bytes:
     )
 
 
+def compact(**changes: object) -> bytes:
+    """The usual vector as int8 with positions and values uncompressed, and these changes."""
+    fields: dict[str, object] = {
+        "gaps": [],
+        "values": [],
+        "value_encoding": INT8_POW2,
+        "index_compression": NONE,
+        "gap_shift": 1,
+        "gap_high": b"\0\1\0",
+        "gap_low": b"\0",
+        "value_compression": NONE,
+        "value_data": b"\1\xfe\4",
+        "block_size": 64,
+        "block_exponents": b"\xff",
+    }
+    return a_payload(a_segment(**{**fields, **changes}))  # type: ignore[arg-type]
+
+
+def bad_compact(reason: Reason, **changes: object) -> Bad:
+    return Bad(payload=compact(**changes), reason=reason)
+
+
 GOOD = a_payload(a_segment())
 BFLOAT16 = sparse_update_pb2.VALUE_ENCODING_BFLOAT16
 INT8_POW2 = sparse_update_pb2.VALUE_ENCODING_INT8_POW2
+NONE = sparse_update_pb2.COMPRESSION_NONE
 DEFLATE = sparse_update_pb2.COMPRESSION_DEFLATE
+ZSTD = sparse_update_pb2.COMPRESSION_ZSTD
 
 BAD = {
     # Malformed messages.
@@ -83,17 +108,89 @@ BAD = {
     "unknown index encoding": bad_segment(Reason.UNKNOWN_ENUM, index_encoding=3),
     "unknown value encoding": bad_segment(Reason.UNKNOWN_ENUM, value_encoding=99),
     "negative value encoding": bad_segment(Reason.UNKNOWN_ENUM, value_encoding=-1),
-    # Encodings that are not read.
-    "bfloat16": bad_segment(Reason.VALUE_FORMAT, value_encoding=BFLOAT16, value_data=bytes(6)),
-    "int8": bad_segment(Reason.VALUE_FORMAT, value_encoding=INT8_POW2, value_data=bytes(3)),
-    "compressed gaps": bad_segment(Reason.VALUE_FORMAT, index_compression=DEFLATE),
-    "unknown compression": bad_segment(Reason.VALUE_FORMAT, value_compression=99),
+    # Fields that do not go together.
+    "bfloat16 uncompressed and unsaid": bad_segment(
+        Reason.VALUE_FORMAT, value_encoding=BFLOAT16, values=[], value_data=bytes(6)
+    ),
+    "bfloat16 in plain values": bad_segment(Reason.VALUE_FORMAT, value_encoding=BFLOAT16),
+    "plain gaps said to be compressed": bad_segment(Reason.VALUE_FORMAT, index_compression=DEFLATE),
+    "plain values said to be compressed": bad_segment(Reason.VALUE_FORMAT, value_compression=NONE),
     "gap shift": bad_segment(Reason.VALUE_FORMAT, gap_shift=1),
     "high gaps": bad_segment(Reason.VALUE_FORMAT, gap_high=b"\0"),
     "low gaps": bad_segment(Reason.VALUE_FORMAT, gap_low=b"\0"),
     "value data": bad_segment(Reason.VALUE_FORMAT, value_data=b"\0"),
     "block size": bad_segment(Reason.VALUE_FORMAT, block_size=64),
     "block exponents": bad_segment(Reason.VALUE_FORMAT, block_exponents=b"\0"),
+    "both kinds of gaps": bad_compact(Reason.VALUE_FORMAT, gaps=[0, 2, 0]),
+    "both kinds of values": bad_compact(Reason.VALUE_FORMAT, values=[1, 2, 3]),
+    "blocks beside bfloat16": bad_compact(
+        Reason.VALUE_FORMAT, value_encoding=BFLOAT16, value_data=bytes(6)
+    ),
+    "dense with compact gaps": bad_compact(
+        Reason.VALUE_FORMAT, length=3, index_encoding=DENSE, index_compression=NONE
+    ),
+    "dense with low gaps": bad_compact(
+        Reason.VALUE_FORMAT, length=3, index_encoding=DENSE, index_compression=0
+    ),
+    # Compression.
+    "unknown compression of positions": bad_compact(Reason.UNKNOWN_ENUM, index_compression=99),
+    "unknown compression of values": bad_compact(Reason.UNKNOWN_ENUM, value_compression=99),
+    "positions as zstd": bad_compact(Reason.VALUE_FORMAT, index_compression=ZSTD),
+    "values as zstd": bad_compact(Reason.VALUE_FORMAT, value_compression=ZSTD),
+    "no DEFLATE stream": bad_compact(Reason.MALFORMED_MESSAGE, value_compression=DEFLATE),
+    "positions that unpack to too much": bad_compact(
+        Reason.DECOMPRESS_LIMIT,
+        index_compression=DEFLATE,
+        gap_high=deflate([bytes(16)]),
+    ),
+    "values that unpack to too much": bad_compact(
+        Reason.DECOMPRESS_LIMIT, value_compression=DEFLATE, value_data=deflate([bytes(4)])
+    ),
+    "values that unpack to too little": bad_compact(
+        Reason.LENGTH_MISMATCH, value_compression=DEFLATE, value_data=deflate([bytes(2)])
+    ),
+    # Compact sizes and ranges.
+    "shift beyond 24": bad_compact(Reason.FIELD_RANGE, gap_shift=25, gap_low=bytes(10)),
+    "a high gap short": bad_compact(Reason.LENGTH_MISMATCH, gap_high=b"\0\1"),
+    "a high gap over": bad_compact(Reason.LENGTH_MISMATCH, gap_high=bytes(4)),
+    "low gaps short": bad_compact(Reason.LENGTH_MISMATCH, gap_low=b""),
+    "low gaps over": bad_compact(Reason.LENGTH_MISMATCH, gap_low=bytes(2)),
+    "low gaps without a shift": bad_compact(Reason.LENGTH_MISMATCH, gap_shift=0),
+    "a shifted gap of 33 bits": bad_compact(
+        Reason.INDEX_RANGE, gap_high=b"\0\x80\x80\x80\x80\x08\0"
+    ),
+    "a compact gap beyond the segment": bad_compact(Reason.INDEX_RANGE, gap_high=b"\0\2\0"),
+    "a value short in bytes": bad_compact(Reason.LENGTH_MISMATCH, value_data=bytes(2)),
+    "a value over in bytes": bad_compact(Reason.LENGTH_MISMATCH, value_data=bytes(4)),
+    "no block size": bad_compact(Reason.FIELD_RANGE, block_size=0),
+    "a block size beyond a segment": bad_compact(Reason.FIELD_RANGE, block_size=65_537),
+    "an exponent short": bad_compact(Reason.LENGTH_MISMATCH, block_size=2),
+    "an exponent over": bad_compact(Reason.LENGTH_MISMATCH, block_exponents=bytes(2)),
+    "an exponent too high": bad_compact(Reason.FIELD_RANGE, block_exponents=b"\x29"),
+    "an exponent too low": bad_compact(Reason.FIELD_RANGE, block_exponents=b"\xd7"),
+    "a step beyond the largest value": bad_compact(
+        Reason.VALUE_RANGE, value_data=bytes(3), block_exponents=b"\7"
+    ),
+    "a product beyond the largest value": bad_compact(
+        Reason.VALUE_RANGE, value_data=b"\x21\0\0", block_exponents=b"\1"
+    ),
+    "bfloat16 infinity": bad_compact(
+        Reason.NON_FINITE,
+        value_encoding=BFLOAT16,
+        value_data=b"\x80\x7f" * 3,
+        block_size=0,
+        block_exponents=b"",
+    ),
+    "an encoding that is not accepted": Bad(
+        payload=compact(),
+        reason=Reason.VALUE_FORMAT,
+        limits=DecodeLimits(
+            dim=10,
+            max_nnz=10,
+            max_abs_value=64,
+            value_encodings=frozenset({ValueEncoding.BFLOAT16}),
+        ),
+    ),
     # The vector's shape.
     "another dim": Bad(payload=a_payload(a_segment(), dim=11), reason=Reason.DIMENSION_MISMATCH),
     "overlapping segments": Bad(payload=two_segments(4), reason=Reason.SEGMENT_ORDER),
@@ -169,7 +266,39 @@ NEAREST_GOOD = {
     "the largest value": (one_value(64.0), limits_of()),
     "the smallest value": (one_value(-64.0), limits_of()),
     "as many segments as allowed": (ones(4096), limits_of(10_000)),
+    "compact": (compact(), limits_of()),
+    "the largest shift": (compact(gap_shift=24, gap_high=bytes(3), gap_low=bytes(9)), limits_of()),
+    "the highest exponent": (
+        compact(value_data=b"\1\0\0", block_exponents=b"\x28"),
+        limits_of(max_abs_value=2.0**40),
+    ),
+    "the lowest exponent": (compact(block_exponents=b"\xd8"), limits_of()),
+    "the largest step": (compact(value_data=b"\1\xff\0", block_exponents=b"\6"), limits_of()),
+    "the lowest number": (compact(value_data=b"\x80\0\0"), limits_of()),
+    "one block for all": (compact(block_size=65_536), limits_of()),
+    "a block for each": (compact(block_size=1, block_exponents=bytes(3)), limits_of()),
+    "compact values beside plain gaps": (
+        compact(gaps=[0, 2, 0], index_compression=0, gap_shift=0, gap_high=b"", gap_low=b""),
+        limits_of(),
+    ),
+    "an accepted encoding": (
+        compact(),
+        DecodeLimits(
+            dim=10,
+            max_nnz=10,
+            max_abs_value=64,
+            value_encodings=frozenset({ValueEncoding.INT8_POW2}),
+        ),
+    ),
+    "the plain profile where nothing else is accepted": (
+        GOOD,
+        DecodeLimits(dim=10, max_nnz=10, max_abs_value=64, value_encodings=frozenset()),
+    ),
 }
+
+
+def test_the_compact_payload_that_the_table_damages_is_the_usual_vector() -> None:
+    assert decode(compact(), limits_of()) == a_vector()
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
@@ -187,9 +316,8 @@ def test_the_nearest_good_payload_passes(payload: bytes, limits: DecodeLimits) -
 
 def test_every_reason_that_a_payload_can_have_is_in_the_table() -> None:
     unreachable = {
-        # Weights belong to the update's envelope, inflation to the compact profile.
+        # Weights belong to the update's envelope.
         Reason.WEIGHT_RANGE,
-        Reason.DECOMPRESS_LIMIT,
     }
     payload_reasons = list(Reason)[
         list(Reason).index(Reason.VALUE_FORMAT) : list(Reason).index(Reason.DECOMPRESS_LIMIT) + 1

@@ -1,0 +1,128 @@
+"""The compact profile: gaps near their entropy, values in 32, 16 or 3 to 8 bits, all deflated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flasc_core.pb.internal.v1 import packed_update_pb2
+from flasc_core.pb.v1 import sparse_update_pb2 as pb
+from flasc_core.wire.bits import pack_bits
+from flasc_core.wire.encoding import Encoding, ValueEncoding
+from flasc_core.wire.inflate import FILTERED, HUFFMAN, RUNS, deflate
+from flasc_core.wire.segments import Piece
+from flasc_core.wire.values import to_bfloat16, to_pow2
+from flasc_core.wire.varint import write_varints
+
+__all__ = ["MAX_SHIFT", "write_compact"]
+
+MAX_SHIFT: Final = 24
+# Shifts are compared on this many gaps of a segment.
+_SAMPLE: Final = 8_192
+# Up to this many nonzeros it costs little to try every strategy.
+_SMALL: Final = 32_768
+# A symbol costs at least one bit, which runs of the most frequent one need not pay.
+_FREQUENT: Final = 0.7
+
+
+def write_compact(piece: Piece, encoding: Encoding) -> bytes:
+    """Return the piece as a serialized SparseSegment."""
+    segment = packed_update_pb2.PackedSegment(
+        start=piece.start,
+        length=piece.length,
+        nnz=piece.nnz,
+        index_encoding=pb.INDEX_ENCODING_DENSE,
+        value_encoding=encoding.value,
+    )
+    if piece.nnz != piece.length:
+        _write_gaps(segment, piece.gaps())
+    _VALUE_WRITERS[encoding.value](segment, piece.values, encoding.bits)
+    return segment.SerializeToString()
+
+
+def _write_gaps(segment: packed_update_pb2.PackedSegment, gaps: NDArray[np.int64]) -> None:
+    shift = _choose_shift(gaps)
+    high = write_varints(gaps >> shift)
+    packed = min((deflate([high], strategy) for strategy in _strategies(gaps)), key=len)
+    segment.index_encoding = pb.INDEX_ENCODING_GAPS
+    segment.gap_shift = shift
+    segment.index_compression, segment.gap_high = _shorter(high, packed)
+    if shift:
+        segment.gap_low = pack_bits(gaps, shift)
+
+
+def _choose_shift(gaps: NDArray[np.int64]) -> int:
+    """The low bits to leave as they are: random ones only, and as few as bytes allow."""
+    mean = float(gaps.mean())
+    usual = min(MAX_SHIFT, max(0, int(np.log2(mean + 1)) - 3))
+    if usual < 2:
+        return usual
+    # Where gaps cluster, short ones are frequent and their low bits not random at all.
+    sample = gaps[:: max(1, gaps.size // _SAMPLE)]
+    return min(
+        (usual, usual - 1, max(0, usual - 3)),
+        key=lambda shift: 8 * len(deflate([write_varints(sample >> shift)])) + shift * sample.size,
+    )
+
+
+def _strategies(gaps: NDArray[np.int64]) -> tuple[int, ...]:
+    if gaps.size <= _SMALL:
+        return HUFFMAN, RUNS, FILTERED
+    if np.count_nonzero(gaps == 0) > _FREQUENT * gaps.size:
+        return (RUNS,)
+    return (HUFFMAN,)
+
+
+def _write_float32(
+    segment: packed_update_pb2.PackedSegment, values: NDArray[np.float32], _bits: int
+) -> None:
+    _write_numbers(segment, values.astype("<f4", copy=False))
+
+
+def _write_bfloat16(
+    segment: packed_update_pb2.PackedSegment, values: NDArray[np.float32], _bits: int
+) -> None:
+    _write_numbers(segment, to_bfloat16(values).astype("<u2", copy=False))
+
+
+def _write_pow2(
+    segment: packed_update_pb2.PackedSegment, values: NDArray[np.float32], bits: int
+) -> None:
+    blocks = to_pow2(values, bits)
+    segment.block_size = blocks.block_size
+    segment.block_exponents = blocks.exponents.tobytes()
+    _write_numbers(segment, blocks.numbers)
+
+
+_VALUE_WRITERS: Final[
+    Mapping[
+        ValueEncoding,
+        Callable[[packed_update_pb2.PackedSegment, NDArray[np.float32], int], None],
+    ]
+] = MappingProxyType(
+    {
+        ValueEncoding.FLOAT32: _write_float32,
+        ValueEncoding.BFLOAT16: _write_bfloat16,
+        ValueEncoding.INT8_POW2: _write_pow2,
+    }
+)
+
+
+def _write_numbers(
+    segment: packed_update_pb2.PackedSegment,
+    numbers: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int8],
+) -> None:
+    # The bytes of one significance are alike: signs and exponents repeat, mantissas do not.
+    octets = numbers.view(np.uint8).reshape(numbers.size, numbers.itemsize)
+    planes = [octets[:, plane].tobytes() for plane in range(numbers.itemsize)]
+    segment.value_compression, segment.value_data = _shorter(numbers.tobytes(), deflate(planes))
+
+
+def _shorter(raw: bytes, packed: bytes) -> tuple[int, bytes]:
+    if len(packed) < len(raw):
+        return pb.COMPRESSION_DEFLATE, packed
+    return pb.COMPRESSION_NONE, raw

@@ -1,0 +1,119 @@
+"""Reading what the compact profile writes, with every size checked before it is relied on."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flasc_core.errors import Reason, Refusal
+from flasc_core.pb.v1 import sparse_update_pb2 as pb
+from flasc_core.wire.bits import packed_size, unpack_bits
+from flasc_core.wire.compact import MAX_SHIFT
+from flasc_core.wire.inflate import inflate
+from flasc_core.wire.limits import SEGMENT_NNZ
+from flasc_core.wire.plain import indices_of
+from flasc_core.wire.segments import Segment
+from flasc_core.wire.values import MAX_EXPONENT, Pow2Blocks, from_bfloat16, from_pow2
+from flasc_core.wire.varint import MAX_VARINT, read_varints
+
+__all__ = [
+    "read_bfloat16_values",
+    "read_compact_float32_values",
+    "read_compact_gap_indices",
+    "read_pow2_values",
+]
+
+_GAP_BITS: Final = 32
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def read_compact_gap_indices(segment: Segment) -> NDArray[np.int64]:
+    """Refuses FIELD_RANGE, LENGTH_MISMATCH, MALFORMED_MESSAGE, DECOMPRESS_LIMIT, INDEX_RANGE."""
+    packed, nnz, shift = segment.packed, segment.envelope.nnz, segment.packed.gap_shift
+    if shift > MAX_SHIFT:
+        raise Refusal(
+            Reason.FIELD_RANGE, f"gap_shift is at most {MAX_SHIFT}, not {shift}", field="gap_shift"
+        )
+    _check_size("gap_low", len(packed.gap_low), packed_size(nnz, shift))
+    high = _unpack(packed.index_compression, packed.gap_high, MAX_VARINT * nnz, "gap_high")
+    gaps = read_varints(high, nnz)
+    if shift:
+        if int(gaps.max()) >> (_GAP_BITS - shift):
+            raise Refusal(Reason.INDEX_RANGE, "a gap does not fit 32 bits", field="gap_high")
+        gaps <<= shift
+        gaps |= unpack_bits(packed.gap_low, nnz, shift)
+    return indices_of(gaps, segment.envelope)
+
+
+def read_compact_float32_values(segment: Segment, _largest: float) -> NDArray[np.float32]:
+    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and DECOMPRESS_LIMIT."""
+    return _read_numbers(segment, np.dtype("<u4")).astype(np.uint32, copy=False).view(np.float32)
+
+
+def read_bfloat16_values(segment: Segment, _largest: float) -> NDArray[np.float32]:
+    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and DECOMPRESS_LIMIT."""
+    return from_bfloat16(_read_numbers(segment, np.dtype("<u2")).astype(np.uint16, copy=False))
+
+
+def read_pow2_values(segment: Segment, largest: float) -> NDArray[np.float32]:
+    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE, DECOMPRESS_LIMIT, FIELD_RANGE, VALUE_RANGE."""
+    packed, nnz = segment.packed, segment.envelope.nnz
+    if not 0 < packed.block_size <= SEGMENT_NNZ:
+        raise Refusal(
+            Reason.FIELD_RANGE,
+            f"a block has 1 to {SEGMENT_NNZ} values, not {packed.block_size}",
+            field="block_size",
+        )
+    _check_size("block_exponents", len(packed.block_exponents), -(-nnz // packed.block_size))
+    exponents = np.frombuffer(packed.block_exponents, dtype=np.int8)
+    if int(exponents.min()) < -MAX_EXPONENT or int(exponents.max()) > MAX_EXPONENT:
+        raise Refusal(
+            Reason.FIELD_RANGE,
+            f"a block exponent lies outside -{MAX_EXPONENT} to {MAX_EXPONENT}",
+            field="block_exponents",
+        )
+    if 2.0 ** int(exponents.max()) > largest:
+        raise Refusal(
+            Reason.VALUE_RANGE,
+            f"a block's step is beyond {largest}, the largest value",
+            max_abs_value=largest,
+        )
+    numbers = _read_numbers(segment, np.dtype(np.int8))
+    return from_pow2(Pow2Blocks(numbers=numbers, exponents=exponents, block_size=packed.block_size))
+
+
+def _read_numbers(segment: Segment, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar]:
+    packed, nnz = segment.packed, segment.envelope.nnz
+    size = nnz * dtype.itemsize
+    data = _unpack(packed.value_compression, packed.value_data, size, "value_data")
+    _check_size("value_data", len(data), size)
+    if packed.value_compression == pb.COMPRESSION_NONE or dtype.itemsize == 1:
+        return np.frombuffer(data, dtype=dtype)
+    planes = np.frombuffer(data, dtype=np.uint8).reshape(dtype.itemsize, nnz)
+    return np.ascontiguousarray(planes.T).view(dtype).reshape(nnz)
+
+
+def _unpack(compression: int, data: bytes, limit: int, field: str) -> bytes:
+    if compression == pb.COMPRESSION_NONE:
+        return data
+    if compression == pb.COMPRESSION_DEFLATE:
+        return inflate(data, limit=limit, field=field)
+    if compression in pb.Compression.values():
+        raise Refusal(
+            Reason.VALUE_FORMAT, f"compression {compression} of {field} is not read", field=field
+        )
+    raise Refusal(Reason.UNKNOWN_ENUM, f"compression {compression} is unknown", field=field)
+
+
+def _check_size(field: str, held: int, expected: int) -> None:
+    if held != expected:
+        raise Refusal(
+            Reason.LENGTH_MISMATCH,
+            f"{field} has {held} bytes where its segment needs {expected}",
+            field=field,
+            held=held,
+            expected=expected,
+        )
