@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +16,19 @@ from numpy.typing import NDArray
 from flasc_core.errors import Reason, Refusal
 from flasc_core.sparse import SparseVector
 
-__all__ = ["GRID_BITS", "HEADROOM", "Accumulator", "check_headroom", "to_grid"]
+__all__ = ["GRID_BITS", "HEADROOM", "Accumulator", "Parts", "check_headroom", "to_grid"]
 
-# Values are counted in steps of 2**-40: every bfloat16 and int8 encoding lies on the grid, and a
-# float32 is rounded to it once.
+# Values are counted in steps of 2**-40: every int8 encoding lies on the grid, so does a bfloat16 of
+# 2**-33 or more, and anything else is rounded to it once.
 GRID_BITS: Final = 40
 # |sum of weight * value| stays below this, so that int64 cannot overflow.
 HEADROOM: Final = 2.0 ** (63 - GRID_BITS)
 
+# A vector's ascending indices and values piece by piece, from the start at every call.
+Parts: TypeAlias = Callable[[], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
+
 _GRID: Final = 2.0**GRID_BITS
+_CACHED: Final = 1 << 16
 _MAGIC: Final = b"FLSC"
 _VERSION: Final = 1
 # magic, version, grid bits, dim, count, weight sum, id xor; then the sums and a CRC-32 of it all.
@@ -46,7 +52,9 @@ def check_headroom(max_weight: int, max_abs_value: float, largest_cohort: int) -
 
 def to_grid(values: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return values in grid steps, rounded half to even; exact scaling, one rounding."""
-    return np.rint(values.astype(np.float64) * _GRID).astype(np.int64)
+    steps = values.astype(np.float64)
+    steps *= _GRID
+    return np.rint(steps, out=steps).astype(np.int64)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -75,21 +83,30 @@ class Accumulator:
     def add(self, vector: SparseVector, weight: int, update_id: bytes) -> None:
         """Add weight * vector. ValueError, with nothing changed, if it cannot be held."""
         self._check(vector, weight)
-        # Faster than indexing, which reads and writes in two passes.
-        np.add.at(self.sums, vector.indices, _weighted(vector, weight))
-        self.count += 1
-        self.weight_sum += weight
-        self.id_xor = _xor(self.id_xor, hashlib.sha256(update_id).digest())
+        self._shift(vector.indices, _weighted(vector.values, weight))
+        self._count(1, weight, update_id)
 
     def subtract(self, vector: SparseVector, weight: int, update_id: bytes) -> None:
         """Take back an earlier `add` with the same arguments, bit for bit."""
         self._check(vector, weight)
-        if self.count < 1 or self.weight_sum < weight:
-            raise ValueError("cannot take back more than was added")
-        np.subtract.at(self.sums, vector.indices, _weighted(vector, weight))
-        self.count -= 1
-        self.weight_sum -= weight
-        self.id_xor = _xor(self.id_xor, hashlib.sha256(update_id).digest())
+        self._check_holds(weight)
+        self._shift(vector.indices, _weighted(vector.values, -weight))
+        self._count(-1, weight, update_id)
+
+    def add_parts(self, parts: Parts, weight: int, update_id: bytes) -> None:
+        """Add weight * the vector that `parts()` yields piece by piece, holding one at a time.
+
+        If a piece cannot be held or the iterator raises, those before it are read again and taken
+        back, and the exception goes on: nothing has changed.
+        """
+        self._shift_parts(parts, 1, weight)
+        self._count(1, weight, update_id)
+
+    def subtract_parts(self, parts: Parts, weight: int, update_id: bytes) -> None:
+        """Take back an earlier `add` or `add_parts` of the same vector, bit for bit."""
+        self._check_holds(weight)
+        self._shift_parts(parts, -1, weight)
+        self._count(-1, weight, update_id)
 
     def merge(self, other: Accumulator) -> None:
         """Add everything that `other` holds."""
@@ -143,16 +160,60 @@ class Accumulator:
     def _check(self, vector: SparseVector, weight: int) -> None:
         if vector.dim != self.dim:
             raise ValueError(f"cannot add {vector.dim} coordinates to {self.dim}")
-        if weight < 1:
-            raise ValueError(f"the weight must be at least 1, not {weight}")
-        # A lone update beyond the headroom wraps around; written so that NaN fails too.
-        if vector.nnz and not float(np.abs(vector.values).max()) * weight < HEADROOM:
-            raise ValueError("a value leaves the grid")
+        _check_weighted(vector.values, weight)
+
+    def _check_part(
+        self, indices: NDArray[np.int64], values: NDArray[np.float32], weight: int
+    ) -> None:
+        if indices.size and not 0 <= indices[0] <= indices[-1] < self.dim:
+            raise ValueError(f"an index lies outside [0, {self.dim})")
+        _check_weighted(values, weight)
+
+    def _check_holds(self, weight: int) -> None:
+        if self.count < 1 or self.weight_sum < weight:
+            raise ValueError("cannot take back more than was added")
+
+    def _shift_parts(self, parts: Parts, sign: int, weight: int) -> None:
+        done = 0
+        try:
+            for indices, values in parts():
+                self._check_part(indices, values, weight)
+                self._shift(indices, _weighted(values, sign * weight))
+                done += 1
+        except BaseException:
+            for indices, values in islice(parts(), done):
+                self._shift(indices, _weighted(values, -sign * weight))
+            raise
+
+    def _shift(self, indices: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
+        # Each index occurs once, so this is what np.add.at does, in two thirds of its time. A
+        # segment at a time, the sums stay in the cache between being read and written; the indices
+        # are known to be in range, and "wrap" is the quickest way not to check them again.
+        for first in range(0, indices.size, _CACHED):
+            here = indices[first : first + _CACHED]
+            held = self.sums.take(here, mode="wrap")
+            held += steps[first : first + _CACHED]
+            self.sums[here] = held
+
+    def _count(self, sign: int, weight: int, update_id: bytes) -> None:
+        self.count += sign
+        self.weight_sum += sign * weight
+        self.id_xor = _xor(self.id_xor, hashlib.sha256(update_id).digest())
 
 
-def _weighted(vector: SparseVector, weight: int) -> NDArray[np.int64]:
-    steps = to_grid(vector.values)
-    return steps if weight == 1 else steps * weight
+def _check_weighted(values: NDArray[np.float32], weight: int) -> None:
+    if weight < 1:
+        raise ValueError(f"the weight must be at least 1, not {weight}")
+    # A lone update beyond the headroom wraps around; written so that NaN fails too.
+    if values.size and not float(np.abs(values).max()) * weight < HEADROOM:
+        raise ValueError("a value leaves the grid")
+
+
+def _weighted(values: NDArray[np.float32], weight: int) -> NDArray[np.int64]:
+    steps = to_grid(values)
+    if weight != 1:
+        steps *= weight
+    return steps
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
