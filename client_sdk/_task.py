@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -17,6 +18,7 @@ from client_sdk.trainer import TrainingPlan
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout
 from flasc_core.pb.v1 import task_spec_pb2
+from flasc_core.wire import Encoding
 
 __all__ = ["Task", "check_base_model", "check_layout", "digest", "read_task"]
 
@@ -33,6 +35,7 @@ class Task:
     max_abs_value: float
     max_weight: int
     max_unary_payload_bytes: int
+    encoding: Encoding
 
 
 def digest(data: bytes) -> bytes:
@@ -52,11 +55,23 @@ def read_task(data: bytes) -> Task:
             max_abs_value=spec.max_abs_value,
             max_weight=max(spec.max_weight, 1),
             max_unary_payload_bytes=spec.max_unary_payload_bytes,
+            encoding=_choose_encoding(spec.accepted_encodings),
         )
     except DecodeError as error:
         raise ProtocolError("the task specification is not a TaskSpec") from error
     except Refusal as refusal:
         raise translate_refusal(refusal) from refusal
+
+
+def _choose_encoding(accepted: Iterable[task_spec_pb2.UpdateEncoding]) -> Encoding:
+    """Return the first that this version writes; the plain profile is always accepted."""
+    for message in accepted:
+        try:
+            return Encoding.from_proto(message)
+        except Refusal:
+            # One from a later version; the next may do.
+            continue
+    return Encoding.parse("plain")
 
 
 def check_base_model(task: Task, sha256: bytes) -> None:

@@ -181,7 +181,7 @@ def _encode(
     evaluation: Evaluation | None,
     vector: SparseVector,
 ) -> PendingUpdate:
-    payload = wire.encode(vector)
+    payload = wire.encode(vector, wire.profile_for(task.encoding))
     header = pb.UpdateHeader(
         assignment_id=assignment.assignment_id,
         payload_sha256=hashlib.sha256(payload).digest(),

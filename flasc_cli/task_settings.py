@@ -63,6 +63,7 @@ _COMMON: Final[Mapping[str, Any]] = MappingProxyType(
         "policy": {"goal": 10, "quorum": 5, "window_seconds": 3600.0},
         "ending": {"rounds": 100},
         "limits": {},
+        "encodings": {"download": "int8", "updates": ["int6"]},
     }
 )
 

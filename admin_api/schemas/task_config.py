@@ -10,6 +10,7 @@ from admin_api.schemas.common import Digest, Input
 from aggregator_service.domain.task_json import config_from_json, config_to_json
 from aggregator_service.domain.tasks import TaskConfig
 from flasc_core.layout import Role
+from flasc_core.wire import Encoding
 
 __all__ = ["TaskConfigBody"]
 
@@ -116,6 +117,18 @@ class LimitsBody(Input):
     largest_cohort: Positive = 65_536
 
 
+EncodingName = Annotated[str, Field(json_schema_extra={"enum": list(Encoding.names())})]
+
+
+class EncodingsBody(Input):
+    """How sparse vectors are written; "plain" is always accepted from devices."""
+
+    download: EncodingName = Field(default="plain", examples=["int8"])
+    updates: list[EncodingName] = Field(
+        default=[], description="Accepted from devices, the preferred first.", examples=[["int6"]]
+    )
+
+
 class TaskConfigBody(Input):
     """Everything about a task that never changes."""
 
@@ -131,6 +144,7 @@ class TaskConfigBody(Input):
     policy: PolicyBody
     ending: EndingBody
     limits: LimitsBody = LimitsBody()
+    encodings: EncodingsBody = EncodingsBody()
     fold_shards: int = Field(default=1, ge=1, le=64)
 
     @classmethod

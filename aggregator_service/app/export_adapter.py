@@ -20,6 +20,7 @@ from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.tasks import Task
 from flasc_core.layout import AdapterLayout
 from flasc_core.methods import start_from
+from flasc_core.wire import quantize
 
 __all__ = ["Export", "WeightsKind", "peft_name"]
 
@@ -80,9 +81,9 @@ class Export:
         if kind is WeightsKind.MASTER:
             return self.master
         config = self.task.config
-        return start_from(
-            config.method.select_download(config.layout, self.master, self.round_number - 1)
-        )
+        mask = config.method.select_download(config.layout, self.master, self.round_number - 1)
+        # What devices run is what they decode.
+        return start_from(quantize(mask, config.encodings.download))
 
     def safetensors(self, kind: WeightsKind) -> bytes:
         return _encode(self.task.config.layout, self.weights(kind))

@@ -13,7 +13,7 @@ from aggregator_service.domain.rounds import DownloadFile, Round, RoundState
 from aggregator_service.domain.tasks import Task
 from aggregator_service.store.base import Lock, Store, Transaction
 from aggregator_service.store.blobs import BlobStore
-from flasc_core.wire import encode
+from flasc_core.wire import encode, profile_for
 
 __all__ = ["OpenRound"]
 
@@ -55,7 +55,7 @@ class OpenRound:
         config = task.config
         weights = load_weights(self.blobs, adapter)
         vector = config.method.select_download(config.layout, weights, pending.index)
-        payload = encode(vector)
+        payload = encode(vector, profile_for(config.encodings.download))
         digest = sha256(payload).digest()
         key = f"tasks/{task.id}/downloads/{digest.hex()}"
         self.blobs.put(key, payload)

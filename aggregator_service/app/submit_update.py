@@ -135,6 +135,7 @@ class SubmitUpdate:
             dim=config.layout.dim,
             max_nnz=self._rule(work).max_count,
             max_abs_value=config.limits.max_abs_value,
+            value_encodings=config.encodings.accepted_values,
         )
         vector = decode(payload, limits)
         update_id = uuid4()

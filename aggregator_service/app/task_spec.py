@@ -24,6 +24,7 @@ def encode_task_spec(name: str, config: TaskConfig) -> bytes:
             **{field: getattr(config.training, field) for field in TrainingPlan.__slots__}
         ),
         peft_config_json=config.peft_config_json,
+        accepted_encodings=[encoding.to_proto() for encoding in config.encodings.updates],
         max_abs_value=config.limits.max_abs_value,
         max_weight=config.limits.max_weight,
         max_unary_payload_bytes=MAX_UNARY_PAYLOAD_BYTES,

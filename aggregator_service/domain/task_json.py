@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 from aggregator_service.domain.rounds import RoundPolicy
 from aggregator_service.domain.tasks import (
     BaseModel,
+    Encodings,
     Ending,
     TaskConfig,
     TrainingPlan,
@@ -21,6 +22,7 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout
 from flasc_core.methods import method_from_json
 from flasc_core.server_update import optimizer_from_json
+from flasc_core.wire import Encoding
 
 __all__ = ["Json", "config_from_json", "config_to_json", "policy_from_json", "policy_to_json"]
 
@@ -44,6 +46,10 @@ def config_to_json(config: TaskConfig) -> dict[str, Json]:
         "policy": policy_to_json(config.policy),
         "ending": {name: getattr(ending, name) for name in Ending.__slots__},
         "limits": {name: getattr(limits, name) for name in UpdateLimits.__slots__},
+        "encodings": {
+            "download": config.encodings.download.name,
+            "updates": [encoding.name for encoding in config.encodings.updates],
+        },
         "fold_shards": config.fold_shards,
     }
     return cast("dict[str, Json]", fields)
@@ -63,6 +69,7 @@ def config_from_json(data: Mapping[str, Json]) -> TaskConfig:
             policy=policy_from_json(_object(fields.pop("policy"), "policy")),
             ending=Ending(**_numbers(fields.pop("ending"), Ending, "ending")),
             limits=UpdateLimits(**_numbers(fields.pop("limits", {}), UpdateLimits, "limits")),
+            encodings=_encodings(fields.pop("encodings", {})),
             fold_shards=_integer(fields.pop("fold_shards", 1), "fold_shards"),
         )
     except KeyError as missing:
@@ -94,6 +101,20 @@ def policy_from_json(data: Mapping[str, Json]) -> RoundPolicy:
         if f"{name}_seconds" in fields
     }
     return RoundPolicy(**_numbers(fields, RoundPolicy, "policy"), **spans)
+
+
+def _encodings(value: Json) -> Encodings:
+    fields = dict(_object(value, "encodings"))
+    download = _text(fields.pop("download", "plain"), "encodings.download")
+    updates = fields.pop("updates", [])
+    if not isinstance(updates, list):
+        raise TypeError("encodings.updates must be a list of names")
+    if fields:
+        raise ValueError(f"encodings has an unknown field {min(fields)!r}")
+    return Encodings(
+        download=Encoding.parse(download),
+        updates=tuple(Encoding.parse(_text(name, "encodings.updates")) for name in updates),
+    )
 
 
 def _base_model(value: Json) -> BaseModel:

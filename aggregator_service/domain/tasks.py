@@ -24,10 +24,12 @@ from flasc_core.fold import check_headroom
 from flasc_core.layout import AdapterLayout
 from flasc_core.methods import Method
 from flasc_core.server_update import ServerOptimizer
+from flasc_core.wire import Encoding, ValueEncoding
 
 __all__ = [
     "TRANSITIONS",
     "BaseModel",
+    "Encodings",
     "Ending",
     "Task",
     "TaskConfig",
@@ -36,6 +38,7 @@ __all__ = [
     "UpdateLimits",
 ]
 
+PLAIN_ENCODING: Final = Encoding.parse("plain")
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -108,6 +111,19 @@ class UpdateLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Encodings:
+    """How sparse vectors are written; the plain profile is always accepted from devices."""
+
+    download: Encoding = PLAIN_ENCODING
+    # In order of preference: a device takes the first one that it can write.
+    updates: tuple[Encoding, ...] = ()
+
+    @property
+    def accepted_values(self) -> frozenset[ValueEncoding]:
+        return frozenset(encoding.value for encoding in self.updates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """When a task is done: after so many published rounds, or earlier at a target accuracy."""
 
@@ -139,6 +155,7 @@ class TaskConfig:
     policy: RoundPolicy
     ending: Ending
     limits: UpdateLimits = UpdateLimits()
+    encodings: Encodings = Encodings()
     # Accumulators per round; more of them let more drivers fold one round at once.
     fold_shards: int = 1
 

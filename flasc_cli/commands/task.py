@@ -193,7 +193,9 @@ def _print_detail(detail: Record, *, as_json: bool) -> None:
         return
     config = detail["config"]
     # A tensor per line would bury the rest; --json has them all.
-    sections = {name: config[name] for name in ("training", "method", "optimizer", "policy")}
+    sections = {
+        name: config[name] for name in ("training", "method", "optimizer", "policy", "encodings")
+    }
     fields = {name: value for name, value in detail.items() if name != "config"}
     print_fields({**fields, **sections, "tensors": len(config["layout"])})
 
