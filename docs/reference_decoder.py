@@ -1,0 +1,191 @@
+"""Decodes any flasc.v1.SparseUpdate with Python's standard library alone.
+
+Written to be read beside wire-format.md, one number at a time; it is not fast. Everything that is
+wrong with a payload is a ValueError. To see what a file holds: python reference_decoder.py FILE
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+# A field's number, its wire type, and its value: an int, or the bytes of types 1, 2 and 5.
+Field = tuple[int, int, "int | bytes"]
+GAPS, DENSE = 2, 1
+FLOAT32, BFLOAT16, INT8_POW2 = 1, 2, 3
+NONE, DEFLATE = 1, 2
+WIDTH = {FLOAT32: 4, BFLOAT16: 2, INT8_POW2: 1}
+
+
+def decode(payload: bytes) -> tuple[int, list[int], list[float]]:
+    """Return the vector's dimension, the indices of its nonzeros, and their values."""
+    fields = list(read_fields(payload))
+    dim = number(fields, 1)
+    segments = blobs(fields, 2)
+    check(
+        zlib.crc32(b"".join(segments)) == int.from_bytes(blob(fields, 3), "little"),
+        "the checksum differs",
+    )
+    indices: list[int] = []
+    values: list[float] = []
+    end = 0
+    for segment in segments:
+        parts = list(read_fields(segment))
+        start, length, nnz = (number(parts, field) for field in (1, 2, 3))
+        check(end <= start and start + length <= dim, "segments overlap or leave the vector")
+        check(0 < nnz <= min(length, 65_536), "a segment has a wrong number of nonzeros")
+        end = start + length
+        values += read_values(parts, nnz)
+        indices += read_indices(parts, nnz, start, length)
+    return dim, indices, values
+
+
+def read_indices(parts: list[Field], nnz: int, start: int, length: int) -> list[int]:
+    """index[0] = start + gap[0]; index[i] = index[i - 1] + 1 + gap[i]."""
+    if number(parts, 4) == DENSE:
+        check(nnz == length, "a dense segment has a value for every coordinate")
+        return list(range(start, start + length))
+    check(number(parts, 4) == GAPS, "unknown index encoding")
+    if number(parts, 8):
+        gaps = read_compact_gaps(parts, nnz)
+    else:
+        # Packed, split into several packed parts, or written one by one.
+        gaps = []
+        for field, _, value in parts:
+            if field == 6:
+                gaps += read_varints(value) if isinstance(value, bytes) else [value % 2**32]
+    check(len(gaps) == nnz, "as many gaps as nonzeros")
+    indices = []
+    position = start - 1
+    for gap in gaps:
+        check(gap < 1 << 32, "a gap fits 32 bits")
+        position += 1 + gap
+        indices.append(position)
+    check(position < start + length, "an index lies beyond its segment")
+    return indices
+
+
+def read_compact_gaps(parts: list[Field], nnz: int) -> list[int]:
+    shift = number(parts, 9)
+    check(shift <= 24, "gap_shift is at most 24")
+    high = list(read_varints(unpacked(blob(parts, 10), number(parts, 8), limit=5 * nnz)))
+    low = blob(parts, 11)
+    check(len(low) == (nnz * shift + 7) // 8, "gap_low has a wrong size")
+    bits = int.from_bytes(low, "little")
+    mask = (1 << shift) - 1
+    return [gap << shift | bits >> (at * shift) & mask for at, gap in enumerate(high)]
+
+
+def read_values(parts: list[Field], nnz: int) -> list[float]:
+    encoding, compression = number(parts, 5), number(parts, 12)
+    check(encoding in WIDTH, "unknown value encoding")
+    if not compression:
+        check(encoding == FLOAT32, "only float32 is written without naming a compression")
+        plain = floats(b"".join(blobs(parts, 7)))
+        check(len(plain) == nnz, "as many values as nonzeros")
+        return plain
+    width = WIDTH[encoding]
+    data = unpacked(blob(parts, 13), compression, limit=nnz * width)
+    check(len(data) == nnz * width, "value_data has a wrong size")
+    if compression == DEFLATE:
+        # The least significant bytes of all values, then the next ones, and so on.
+        data = bytes(data[plane * nnz + at] for at in range(nnz) for plane in range(width))
+    if encoding == FLOAT32:
+        return floats(data)
+    if encoding == BFLOAT16:
+        # The upper half of a float32.
+        return floats(b"".join(bytes(2) + data[at : at + 2] for at in range(0, 2 * nnz, 2)))
+    size, exponents = number(parts, 14), blob(parts, 15)
+    check(0 < size <= 65_536 and len(exponents) == -(-nnz // size), "one exponent for each block")
+    powers = struct.unpack(f"{len(exponents)}b", exponents)
+    check(all(abs(power) <= 40 for power in powers), "exponents go from -40 to 40")
+    return [q * 2.0 ** powers[at // size] for at, q in enumerate(struct.unpack(f"{nnz}b", data))]
+
+
+def unpacked(data: bytes, compression: int, limit: int) -> bytes:
+    if compression == NONE:
+        return data
+    check(compression == DEFLATE, "unknown compression")
+    stream = zlib.decompressobj(-15)
+    try:
+        # One byte more than allowed is asked for, since 0 means no limit.
+        out = stream.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise ValueError("no DEFLATE stream") from error
+    check(len(out) <= limit, "a field unpacks to too much")
+    check(stream.eof and not stream.unused_data, "a field does not end where its stream does")
+    return out
+
+
+# --- as much of protobuf as it takes ------------------------------------------------------------
+
+
+def read_fields(message: bytes) -> Iterator[Field]:
+    at = 0
+    while at < len(message):
+        tag, at = read_varint(message, at, longest=5)
+        kind = tag & 7
+        check(kind in (0, 1, 2, 5) and tag >> 3 > 0, "no such wire type or field")
+        value: int | bytes
+        if kind == 0:
+            value, at = read_varint(message, at, longest=10)
+        else:
+            size = {1: 8, 5: 4}.get(kind, 0)
+            if kind == 2:
+                size, at = read_varint(message, at, longest=10)
+            check(at + size <= len(message), "a field is cut off")
+            value = message[at : at + size]
+            at += size
+        yield tag >> 3, kind, value
+
+
+def read_varint(data: bytes, at: int, longest: int) -> tuple[int, int]:
+    value = 0
+    for place in range(longest):
+        check(at + place < len(data), "a varint is cut off")
+        octet = data[at + place]
+        value |= (octet & 0x7F) << 7 * place
+        if octet < 0x80:
+            return value, at + place + 1
+    raise ValueError("a varint is too long")
+
+
+def read_varints(data: bytes) -> Iterator[int]:
+    at = 0
+    while at < len(data):
+        value, at = read_varint(data, at, longest=5)
+        yield value
+
+
+def floats(data: bytes) -> list[float]:
+    check(len(data) % 4 == 0, "the last value is cut off")
+    return list(struct.unpack(f"<{len(data) // 4}f", data))
+
+
+def number(fields: list[Field], wanted: int) -> int:
+    """The last one counts, and a field that is left out is zero."""
+    found = [value for field, _, value in fields if field == wanted and isinstance(value, int)]
+    return found[-1] if found else 0
+
+
+def blob(fields: list[Field], wanted: int) -> bytes:
+    return (blobs(fields, wanted) or [b""])[-1]
+
+
+def blobs(fields: list[Field], wanted: int) -> list[bytes]:
+    return [value for field, _, value in fields if field == wanted and isinstance(value, bytes)]
+
+
+def check(right: bool, message: str) -> None:
+    if not right:
+        raise ValueError(message)
+
+
+if __name__ == "__main__":
+    dim, indices, values = decode(Path(sys.argv[1]).read_bytes())
+    print(dim)
+    for index, value in zip(indices, values, strict=True):
+        print(index, value)
