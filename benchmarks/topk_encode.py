@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from benchmarks._report import (
@@ -15,7 +17,9 @@ from benchmarks._report import (
 )
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector, count_kept, top_k
-from flasc_core.wire import encode
+from flasc_core.wire import Encoding, encode
+
+ENCODINGS = ("plain", "float32", "bfloat16", "int8", "int6", "int4")
 
 
 def main() -> None:
@@ -33,15 +37,22 @@ def main() -> None:
                 at_most=12,
                 worst=max(float(r["top_k_of_abs_pass"]) for r in long),
             ),
-            Goal(
-                name="encoding, ns per nonzero",
-                at_most=25,
-                worst=max(float(r["encode_ns_per_nonzero"]) for r in long),
+            *(
+                Goal(
+                    name=f"encoding {name}, ns per nonzero at 1/16",
+                    at_most=25,
+                    worst=max(
+                        float(r[f"encode_{name}_ns_per_nonzero"])
+                        for r in long
+                        if r["density"] == "1/16"
+                    ),
+                )
+                for name in ("plain", "int8", "int6")
             ),
             Goal(
-                name="encoding / protobuf's own class from lists",
+                name="encoding plain / protobuf's own class from lists",
                 at_most=0.5,
-                worst=max(float(r["encode_of_protobuf"]) for r in long),
+                worst=max(float(r["encode_plain_of_protobuf"]) for r in long),
             ),
         ],
     )
@@ -56,8 +67,8 @@ def row(trace: Trace, label: str) -> dict[str, str | float]:
             "abs": lambda: np.abs(x),
             "top_k": lambda: top_k(x, kept),
             "argpartition": lambda: np.sort(np.argpartition(np.abs(x), x.size - kept)[-kept:]),
-            "encode": lambda: encode(vector),
             "protobuf": lambda: from_lists(vector),
+            **{name: partial(encode, vector, Encoding.parse(name)) for name in ENCODINGS},
         }
     )
     return {
@@ -68,9 +79,8 @@ def row(trace: Trace, label: str) -> dict[str, str | float]:
         "top_k_ms": seconds["top_k"] * 1e3,
         "top_k_of_abs_pass": seconds["top_k"] / seconds["abs"],
         "top_k_of_argpartition": seconds["top_k"] / seconds["argpartition"],
-        "encode_ms": seconds["encode"] * 1e3,
-        "encode_ns_per_nonzero": seconds["encode"] / kept * 1e9,
-        "encode_of_protobuf": seconds["encode"] / seconds["protobuf"],
+        "encode_plain_of_protobuf": seconds["plain"] / seconds["protobuf"],
+        **{f"encode_{name}_ns_per_nonzero": seconds[name] / kept * 1e9 for name in ENCODINGS},
     }
 
 

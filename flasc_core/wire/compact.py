@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2 as pb
-from flasc_core.wire.bits import pack_bits
+from flasc_core.wire.bits import pack_bits, packed_size
 from flasc_core.wire.encoding import Encoding, ValueEncoding
 from flasc_core.wire.inflate import FILTERED, HUFFMAN, RUNS, deflate
 from flasc_core.wire.segments import Piece
@@ -21,11 +22,10 @@ from flasc_core.wire.varint import write_varints
 __all__ = ["MAX_SHIFT", "write_compact"]
 
 MAX_SHIFT: Final = 24
-# Shifts are compared on this many gaps of a segment.
-_SAMPLE: Final = 8_192
-# Up to this many nonzeros it costs little to try every strategy.
+# Up to this many nonzeros it costs little to try several ways; beyond, on that many of them.
 _SMALL: Final = 32_768
-# A symbol costs at least one bit, which runs of the most frequent one need not pay.
+_SAMPLE: Final = 8_192
+# The share of one symbol from which runs of it are worth looking for.
 _FREQUENT: Final = 0.7
 
 
@@ -45,36 +45,43 @@ def write_compact(piece: Piece, encoding: Encoding) -> bytes:
 
 
 def _write_gaps(segment: packed_update_pb2.PackedSegment, gaps: NDArray[np.int64]) -> None:
-    shift = _choose_shift(gaps)
-    high = write_varints(gaps >> shift)
-    packed = min((deflate([high], strategy) for strategy in _strategies(gaps)), key=len)
+    ways = _ways(gaps)
+    if len(ways) > 1 and gaps.size > _SMALL:
+        sample = gaps[:: gaps.size // _SAMPLE]
+        ways = (min(ways, key=lambda way: _pack(sample, way).size),)
+    packed = min((_pack(gaps, way) for way in ways), key=lambda packed: packed.size)
     segment.index_encoding = pb.INDEX_ENCODING_GAPS
-    segment.gap_shift = shift
-    segment.index_compression, segment.gap_high = _shorter(high, packed)
-    if shift:
-        segment.gap_low = pack_bits(gaps, shift)
+    segment.gap_shift = packed.shift
+    segment.index_compression, segment.gap_high = _shorter(packed.raw, packed.high)
+    if packed.shift:
+        segment.gap_low = pack_bits(gaps, packed.shift)
 
 
-def _choose_shift(gaps: NDArray[np.int64]) -> int:
-    """The low bits to leave as they are: random ones only, and as few as bytes allow."""
-    mean = float(gaps.mean())
-    usual = min(MAX_SHIFT, max(0, int(np.log2(mean + 1)) - 3))
-    if usual < 2:
-        return usual
-    # Where gaps cluster, short ones are frequent and their low bits not random at all.
-    sample = gaps[:: max(1, gaps.size // _SAMPLE)]
-    return min(
-        (usual, usual - 1, max(0, usual - 3)),
-        key=lambda shift: 8 * len(deflate([write_varints(sample >> shift)])) + shift * sample.size,
-    )
-
-
-def _strategies(gaps: NDArray[np.int64]) -> tuple[int, ...]:
-    if gaps.size <= _SMALL:
-        return HUFFMAN, RUNS, FILTERED
+def _ways(gaps: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Shifts, and what to look for in what is above them; the fewer gaps, the more to try."""
+    # A symbol costs at least one bit, which runs of the most frequent one need not pay.
     if np.count_nonzero(gaps == 0) > _FREQUENT * gaps.size:
-        return (RUNS,)
-    return (HUFFMAN,)
+        return ((0, RUNS),)
+    usual = min(MAX_SHIFT, max(0, int(np.log2(float(gaps.mean()) + 1)) - 3))
+    # Where gaps cluster, short ones are frequent and their low bits not random at all.
+    shifts = (usual,) if usual < 2 else (usual, usual - 1, max(0, usual - 3))
+    ways = tuple((shift, HUFFMAN) for shift in shifts)
+    return (*ways, (0, FILTERED)) if gaps.size <= _SMALL else ways
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Packed:
+    shift: int
+    raw: bytes
+    high: bytes
+    size: int
+
+
+def _pack(gaps: NDArray[np.int64], way: tuple[int, int]) -> _Packed:
+    shift, strategy = way
+    raw = write_varints(gaps >> shift)
+    high = deflate([raw], strategy)
+    return _Packed(shift=shift, raw=raw, high=high, size=len(high) + packed_size(gaps.size, shift))
 
 
 def _write_float32(
@@ -117,9 +124,9 @@ def _write_numbers(
     numbers: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int8],
 ) -> None:
     # The bytes of one significance are alike: signs and exponents repeat, mantissas do not.
-    octets = numbers.view(np.uint8).reshape(numbers.size, numbers.itemsize)
-    planes = [octets[:, plane].tobytes() for plane in range(numbers.itemsize)]
-    segment.value_compression, segment.value_data = _shorter(numbers.tobytes(), deflate(planes))
+    raw = numbers.tobytes()
+    planes = [raw[plane :: numbers.itemsize] for plane in range(numbers.itemsize)]
+    segment.value_compression, segment.value_data = _shorter(raw, deflate(planes))
 
 
 def _shorter(raw: bytes, packed: bytes) -> tuple[int, bytes]:

@@ -94,23 +94,24 @@ def _scale(blocks: Pow2Blocks, sign: int) -> NDArray[np.float32]:
 
 def _choose_exponents(maxima: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
     # Blocks that round to nothing have no say, or they would move the step when rounded again.
-    heard = maxima[maxima > 2.0 ** (-MAX_EXPONENT - 1)]
-    if not heard.size:
+    heard = maxima > 2.0 ** (-MAX_EXPONENT - 1)
+    if not heard.any():
         return np.zeros(maxima.size, dtype=np.int32)
-    own = _finest_exponents(heard, bits)
-    middle = (own.size - 1) // 2
-    step: np.int32 = np.partition(own, middle)[middle]
-    faintest = np.where(maxima > 0, _finest_exponents(maxima, _FEWEST_BITS), step)
-    loudest = _finest_exponents(maxima, _INT8_BITS)
-    return np.maximum(np.minimum(step, faintest), loudest)
-
-
-def _finest_exponents(maxima: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
-    """The least e, from -40, with rint(maximum / 2**e) <= 2**(bits - 1) - 1."""
     fraction, exponent = np.frexp(maxima)
-    # The quotient must stay below 2**(bits - 1) - 1/2, which is (1 - 2**-bits) * 2**(bits - 1).
-    exponent = exponent - (bits - 1) + (fraction >= 1 - 2.0**-bits)
-    return np.maximum(exponent, -MAX_EXPONENT).astype(np.int32)
+
+    def finest(bits: int) -> NDArray[np.int32]:
+        """The least e, from -40, with rint(maximum / 2**e) <= 2**(bits - 1) - 1."""
+        # The quotient must stay below 2**(bits - 1) - 1/2: (1 - 2**-bits) * 2**(bits - 1).
+        least = exponent - (bits - 1) + (fraction >= np.float32(1 - 2.0**-bits))
+        held: NDArray[np.int32] = np.maximum(least, -MAX_EXPONENT).astype(np.int32)
+        return held
+
+    # With so many ties, sorting is quicker than partitioning.
+    own = np.sort(finest(bits)[heard])
+    step = own[(own.size - 1) // 2]
+    faintest = np.where(maxima > 0, finest(_FEWEST_BITS), step)
+    chosen: NDArray[np.int32] = np.maximum(np.minimum(step, faintest), finest(_INT8_BITS))
+    return chosen
 
 
 def _check_finite(values: NDArray[np.float32]) -> None:

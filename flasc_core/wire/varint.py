@@ -21,25 +21,20 @@ _CHUNK: Final = 1 << 16
 
 def write_varints(numbers: NDArray[np.int64]) -> bytes:
     """Return numbers in [0, 2**32) as the payload of a packed `repeated uint32`."""
+    out = numbers.astype(np.uint8)
     if not numbers.size or int(numbers.max()) < _MORE:
-        return numbers.astype(np.uint8).tobytes()
-    long = np.flatnonzero(numbers >= _MORE)
-    # Most numbers take one byte: only the others are measured and written byte by byte.
-    remaining = numbers[long]
-    lengths = np.ones(numbers.size, dtype=np.int64)
-    for position in range(1, MAX_VARINT):
-        lengths[long] += remaining >= 1 << (7 * position)
-    starts = np.cumsum(lengths)
-    size = int(starts[-1])
-    starts -= lengths
-    out = np.empty(size, dtype=np.uint8)
-    out[starts] = numbers.astype(np.uint8)
-    starts = starts[long]
-    while remaining.size:
-        more = remaining >= _MORE
-        out[starts] = (remaining & _BITS) | np.where(more, _MORE, 0)
-        starts, remaining = starts[more] + 1, remaining[more] >> 7
-    return out.tobytes()
+        return out.tobytes()
+    # Most numbers take one byte: what the others have beyond their first is put in between.
+    at = np.flatnonzero(numbers >= _MORE)
+    rest = numbers[at] >> 7
+    out[at] |= _MORE
+    places, octets = [], []
+    while rest.size:
+        more = rest >= _MORE
+        places.append(at + 1)
+        octets.append(np.where(more, rest | _MORE, rest).astype(np.uint8))
+        at, rest = at[more], rest[more] >> 7
+    return np.insert(out, np.concatenate(places), np.concatenate(octets)).tobytes()
 
 
 def read_varints(payload: bytes, count: int) -> NDArray[np.int64]:
