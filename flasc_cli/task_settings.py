@@ -63,7 +63,8 @@ _COMMON: Final[Mapping[str, Any]] = MappingProxyType(
         "policy": {"goal": 10, "quorum": 5, "window_seconds": 3600.0},
         "ending": {"rounds": 100},
         "limits": {},
-        "encodings": {"download": "int8", "updates": ["int6"]},
+        # Plain both ways; `--set encodings.download=int8` and so on choose the compact profile.
+        "encodings": {"download": "plain", "updates": []},
     }
 )
 

@@ -10,7 +10,7 @@ import pytest
 
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.rounds import RoundState
-from aggregator_service.domain.tasks import BaseModel, Ending, Task
+from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Task
 from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import (
@@ -24,6 +24,8 @@ from client_sdk import (
 )
 from client_sdk.events import Refused, Uploaded
 from flasc_core.methods import Flasc
+from flasc_core.sparse import count_kept
+from flasc_core.wire import Encoding
 from tests.builders import a_policy
 from tests.support.live import LiveService, live_service
 from tests.support.vector_trainer import VectorTrainer, a_layout
@@ -35,7 +37,14 @@ def service(sqlite_store: Store, tmp_path: Path) -> Iterator[LiveService]:
         yield running
 
 
-def a_task(service: LiveService, *, goal: int = 2, rounds: int = 1, scale: int = 1) -> Task:
+def a_task(
+    service: LiveService,
+    *,
+    goal: int = 2,
+    rounds: int = 1,
+    scale: int = 1,
+    encodings: Encodings | None = None,
+) -> Task:
     trainer = VectorTrainer(a_layout(scale))
     return service.create_task(
         "sentiment",
@@ -44,6 +53,7 @@ def a_task(service: LiveService, *, goal: int = 2, rounds: int = 1, scale: int =
         method=Flasc(download_density=0.5, upload_density=0.25),
         policy=a_policy(goal=goal, quorum=1, retry_min=timedelta(seconds=5)),
         ending=Ending(rounds=rounds, final_evaluation=True),
+        encodings=encodings or Encodings(),
     )
 
 
@@ -91,6 +101,21 @@ def test_devices_take_a_task_from_its_first_round_to_its_last_evaluation(
     for device in devices:
         assert device.summary.updates_accepted == 2
         assert device.summary.evaluations_reported == 1
+
+
+def test_a_device_writes_what_the_task_prefers_and_reads_what_it_sends(
+    service: LiveService, join: Join
+) -> None:
+    compact = Encoding.parse("int6")
+    task = a_task(
+        service, goal=1, scale=64, encodings=Encodings(download=compact, updates=(compact,))
+    )
+    device = join(VectorTrainer(a_layout(64)))
+    assert device.step().outcome is StepOutcome.UPDATED
+    dim = task.config.layout.dim
+    # The plain profile takes 5 bytes for each.
+    assert device.summary.payload_bytes_sent < 2.5 * count_kept(dim, 0.25)
+    assert device.summary.payload_bytes_received < 2.5 * count_kept(dim, 0.5)
 
 
 def test_both_ends_count_the_same_payload_bytes(service: LiveService, join: Join) -> None:
