@@ -48,7 +48,7 @@ def ones(count: int) -> bytes:
     )
 
 
-def compact(**changes: object) -> bytes:
+def compact(*, dim: int = 10, **changes: object) -> bytes:
     """The usual vector as int8 with positions and values uncompressed, and these changes."""
     fields: dict[str, object] = {
         "gaps": [],
@@ -63,7 +63,8 @@ def compact(**changes: object) -> bytes:
         "block_size": 64,
         "block_exponents": b"\xff",
     }
-    return a_payload(a_segment(**{**fields, **changes}))  # type: ignore[arg-type]
+    segment = a_segment(**{**fields, **changes})  # type: ignore[arg-type]
+    return a_payload(segment, dim=dim)
 
 
 def bad_compact(reason: Reason, **changes: object) -> Bad:
@@ -312,6 +313,24 @@ def test_a_bad_payload_is_refused_with_its_reason(bad: Bad) -> None:
 @pytest.mark.parametrize(("payload", "limits"), NEAREST_GOOD.values(), ids=NEAREST_GOOD.keys())
 def test_the_nearest_good_payload_passes(payload: bytes, limits: DecodeLimits) -> None:
     assert decode(payload, limits).nnz > 0
+
+
+def test_gaps_whose_sum_would_wrap_around_are_refused() -> None:
+    # Each gap and the step after it are 2**56, so that 256 of them are nothing to 64 bits.
+    payload = compact(
+        start=0,
+        length=300,
+        nnz=257,
+        gap_shift=24,
+        gap_high=b"\xff\xff\xff\xff\x0f" * 256 + b"\0",
+        gap_low=b"\xff" * (3 * 256) + bytes(3),
+        value_data=bytes(257),
+        block_size=257,
+        dim=300,
+    )
+    with pytest.raises(Refusal) as refusal:
+        decode(payload, limits_of(300))
+    assert refusal.value.reason is Reason.INDEX_RANGE
 
 
 def test_every_reason_that_a_payload_can_have_is_in_the_table() -> None:

@@ -1,0 +1,83 @@
+"""Every input that a fuzzer found worth keeping is read right or refused, within its memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from flasc_core.errors import Refusal
+from flasc_core.pb.internal.v1 import packed_update_pb2
+from flasc_core.pb.v1 import sparse_update_pb2 as pb
+from flasc_core.wire import DecodeLimits, decode_segments
+from flasc_core.wire.inflate import RUNS, deflate
+from tests.fuzz.target import CORPUS, agrees, read, update_of
+from tests.unit.core.builders import a_payload
+
+NNZ = 65_536
+FILES = sorted(CORPUS.iterdir())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name[:8])
+def test_a_kept_input_is_read_right_or_refused(path: Path) -> None:
+    payload = update_of(path.read_bytes())
+    vector = read(payload)
+    assert vector is None or agrees(payload, vector)
+
+
+def test_the_corpus_holds_both_kinds() -> None:
+    found = [read(update_of(path.read_bytes())) is None for path in FILES]
+    assert 20 < sum(found) < len(found) - 20
+
+
+def hostile(**changes: object) -> bytes:
+    """A segment of as many values as there may be, in a few bytes that unpack to all it may."""
+    fields: dict[str, object] = {
+        "start": 0,
+        "length": 2**31 - 1,
+        "nnz": NNZ,
+        "index_encoding": pb.INDEX_ENCODING_GAPS,
+        "value_encoding": pb.VALUE_ENCODING_INT8_POW2,
+        "index_compression": pb.COMPRESSION_DEFLATE,
+        # Zeros in five bytes each, which protobuf allows.
+        "gap_high": deflate([b"\x80\x80\x80\x80\x00" * NNZ], RUNS),
+        "value_compression": pb.COMPRESSION_DEFLATE,
+        "value_data": deflate([bytes(NNZ)], RUNS),
+        "block_size": 1,
+        "block_exponents": bytes(NNZ),
+        **changes,
+    }
+    segment = packed_update_pb2.PackedSegment(**fields)  # type: ignore[arg-type]
+    return a_payload(segment.SerializeToString(), dim=2**31 - 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gap_shift": 24, "gap_low": b"\xff" * (3 * NNZ)},
+        {
+            "value_encoding": pb.VALUE_ENCODING_FLOAT32,
+            "value_data": deflate([bytes(4 * NNZ)], RUNS),
+            "block_size": 0,
+            "block_exponents": b"",
+        },
+        {"gap_high": deflate([bytes(10**8)], RUNS)},
+        {"value_data": deflate([bytes(10**8)], RUNS)},
+        {"gap_high": deflate([b"\x80" * (5 * NNZ)], RUNS)},
+    ],
+)
+def test_the_most_demanding_segment_takes_four_mebibytes(changes: dict[str, object]) -> None:
+    payload = hostile(**changes)
+    limits = DecodeLimits(dim=2**31 - 1, max_nnz=NNZ, max_abs_value=64.0)
+    tracemalloc.start()
+    try:
+        for _ in decode_segments(payload, limits):
+            pass
+    except Refusal:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 4 * 2**20
