@@ -306,8 +306,8 @@ def test_a_bomb_is_refused_in_little_memory() -> None:
     try:
         with pytest.raises(Refusal):
             inflate(bomb, limit=65_536, field="value_data")
-        # A hundredth of what it unpacks to.
-        assert tracemalloc.get_traced_memory()[1] < 10**6
+        # zlib keeps a copy of what it has not read.
+        assert tracemalloc.get_traced_memory()[1] < len(bomb) + 4 * 65_536
     finally:
         tracemalloc.stop()
 
