@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Final
 from uuid import UUID, uuid4
@@ -15,7 +16,7 @@ from aggregator_service.domain.updates import FoldProgress, Update
 from aggregator_service.store.base import LostRace, Store, Transaction
 from aggregator_service.store.blobs import BlobMissing, BlobStore
 from flasc_core.fold import Accumulator
-from flasc_core.wire import DecodeLimits, decode
+from flasc_core.wire import DecodeLimits, decode_segments
 
 __all__ = ["FoldUpdates", "load_accumulator"]
 
@@ -103,7 +104,10 @@ class FoldUpdates:
             max_nnz=update.nnz,
             max_abs_value=task.config.limits.max_abs_value,
         )
-        accumulator.add(decode(payload, limits), update.weight, update.id.bytes)
+        # A segment at a time, so that no whole vector is held beside the sums.
+        accumulator.add_parts(
+            partial(decode_segments, payload, limits), update.weight, update.id.bytes
+        )
 
 
 def load_accumulator(blobs: BlobStore, progress: FoldProgress, dim: int) -> Accumulator:
