@@ -5,24 +5,27 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Final
 
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["ENGINE", "FILTERED", "HUFFMAN", "RUNS", "deflate", "inflate"]
+__all__ = ["FILTERED", "HUFFMAN", "RUNS", "deflate", "inflate", "inflater"]
 
 
-def _find_engine() -> ModuleType:
+@cache
+def inflater() -> ModuleType:
+    """Return what inflates: isal where a server has it, in half of zlib's time, or else zlib.
+
+    Looked for at the first use, so that importing the SDK loads nothing that it does not need.
+    """
     try:
         return import_module("isal.isal_zlib")
     except ImportError:
         return zlib
 
-
-# What inflates: servers install isal, which takes half of zlib's time; devices have no need of it.
-ENGINE: Final = _find_engine()
 
 # What the encoder looks for beside symbol frequencies: nothing, runs of one byte, or repetition.
 HUFFMAN: Final = zlib.Z_HUFFMAN_ONLY
@@ -59,10 +62,11 @@ def inflate(data: bytes, *, limit: int, field: str) -> bytes:
     Refuses DECOMPRESS_LIMIT beyond the limit, and MALFORMED_MESSAGE for a stream that is broken,
     cut off, or followed by anything.
     """
-    decoder = ENGINE.decompressobj(wbits=_RAW)
+    engine = inflater()
+    decoder = engine.decompressobj(wbits=_RAW)
     try:
         out: bytes = decoder.decompress(data, limit + 1)
-    except ENGINE.error as error:
+    except engine.error as error:
         raise Refusal(Reason.MALFORMED_MESSAGE, f"{field} is no DEFLATE", field=field) from error
     if len(out) > limit:
         raise Refusal(

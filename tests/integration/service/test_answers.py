@@ -175,11 +175,15 @@ class TestTransport:
         channel: Any = device.channel
         started = channel.stream_unary(SERVICE + "StreamUpdate")
 
+        has_started = threading.Event()
+
         def cancelled() -> Iterator[bytes]:
             yield from sent
+            has_started.wait(30)
             running.cancel()
 
         running = started.future(cancelled(), metadata=device.metadata, timeout=30)
+        has_started.set()
         with pytest.raises(grpc.FutureCancelledError):
             running.result()
         assert assignment_of(service.store, given).state == "TRAINING"
