@@ -19,6 +19,7 @@ from aggregator_service.app.check_in import CheckIn
 from aggregator_service.app.count_refusal import CountRefusal
 from aggregator_service.app.enroll_device import AuthenticateDevice
 from aggregator_service.app.read_download import ReadDownload
+from aggregator_service.app.receive_upload import ReceiveUpload
 from aggregator_service.app.report_outcome import ReportOutcome
 from aggregator_service.app.submit_update import SubmitUpdate
 from aggregator_service.app.task_spec import MAX_UNARY_PAYLOAD_BYTES
@@ -73,11 +74,15 @@ class Aggregator:
             count_refusal=CountRefusal(store=store),
             workers=self._workers,
         )
+        submit_update = SubmitUpdate(store=store, blobs=blobs, now=utc_now)
         self._service = DeviceService(
             calls=self._calls,
             check_in=CheckIn(store=store, now=utc_now),
             read_download=ReadDownload(store=store, blobs=blobs, now=utc_now),
-            submit_update=SubmitUpdate(store=store, blobs=blobs, now=utc_now),
+            submit_update=submit_update,
+            receive_upload=ReceiveUpload(
+                store=store, blobs=blobs, submit_update=submit_update, now=utc_now
+            ),
             report_outcome=ReportOutcome(store=store, now=utc_now),
             uploads=UploadStreams(
                 bytes_in_flight=settings.upload_bytes_in_flight,

@@ -13,6 +13,7 @@
     - AssignmentOver           too late; check in for the next round
     - UpdateRejected           the update's content breaks a rule; the same bytes never pass
     - ProtocolError            the ends disagree about the protocol: a bug, or versions far apart
+      . CallUnknown              the service is older than this call
   + TrainingFailed           the app's trainer, or an update that the task would refuse
   + StateFolderError         the state folder can not be used
     - StateFolderInUse         another process holds it
@@ -35,6 +36,7 @@ __all__ = [
     "BY_REASON",
     "AssignmentOver",
     "BaseModelMismatch",
+    "CallUnknown",
     "ConnectionFailed",
     "LayoutMismatch",
     "ModelMismatch",
@@ -122,6 +124,10 @@ class ProtocolError(ServiceError):
     pass
 
 
+class CallUnknown(ProtocolError):
+    pass
+
+
 class TrainingFailed(ParticipantError):
     """The message reaches the operator, so it holds no training data."""
 
@@ -197,6 +203,7 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[ServiceError]]] = MappingProxyType
     {
         grpc.StatusCode.UNAUTHENTICATED: NotAuthorized,
         grpc.StatusCode.PERMISSION_DENIED: NotAuthorized,
+        grpc.StatusCode.UNIMPLEMENTED: CallUnknown,
     }
 )
 _STATUS_TRAILER: Final = "grpc-status-details-bin"

@@ -55,15 +55,25 @@ class Retrier:
         self._rng = rng
 
     def run(
-        self, call: Callable[[], _T], on_retry: Callable[[int, float, ServiceError], None]
+        self,
+        call: Callable[[], _T],
+        on_retry: Callable[[int, float, ServiceError], None],
+        *,
+        progress: Callable[[], int] = lambda: 0,
     ) -> _T:
-        """Return what `call` returns; the last ServiceError escapes when the bounds are reached."""
+        """Return what `call` returns; the last ServiceError escapes when the bounds are reached.
+
+        Attempts and time count afresh after a failure by which `progress` has grown.
+        """
         failed_at: float | None = None
         attempt = 1
+        reached = progress()
         while True:
             try:
                 return call()
             except ServiceError as error:
+                if progress() > reached:
+                    failed_at, attempt, reached = None, 1, progress()
                 now = self._clock()
                 failed_at = now if failed_at is None else failed_at
                 if not error.retryable or attempt >= self._policy.max_attempts:
@@ -75,14 +85,8 @@ class Retrier:
             self._sleep(delay)
             attempt += 1
 
-    def pause(self) -> None:
-        """Wait as before a second attempt."""
-        self._sleep(self._backoff(1))
-
     def _delay(self, attempt: int, error: ServiceError) -> float:
         asked = error.retry_after.total_seconds() if error.retry_after else 0.0
-        return max(asked, 0.0) + self._backoff(attempt)
-
-    def _backoff(self, attempt: int) -> float:
         longest = self._policy.first_delay_seconds * 2.0 ** (attempt - 1)
-        return self._rng.uniform(0.0, min(longest, self._policy.max_delay_seconds))
+        backoff = self._rng.uniform(0.0, min(longest, self._policy.max_delay_seconds))
+        return max(asked, 0.0) + backoff

@@ -88,6 +88,9 @@ class DeviceService:
         with _translated():
             return call(iter(parts), timeout=_transfer_seconds(size_bytes), metadata=self._metadata)
 
+    def query_upload(self, request: pb.QueryUploadRequest) -> pb.QueryUploadResponse:
+        return self._unary("QueryUpload", request, pb.QueryUploadResponse, _CALL_SECONDS)
+
     def download_adapter(
         self, request: pb.DownloadAdapterRequest, *, size_bytes: int
     ) -> Generator[pb.DownloadAdapterResponse, None, None]:

@@ -34,8 +34,11 @@ __all__ = ["PartialDownload", "PendingUpdate", "StateFolder", "Totals"]
 class Totals:
     """Counted since the folder was made.
 
-    `payload_bytes_sent` are update payloads that the service acknowledged, each once;
-    `payload_bytes_received` is all download data that arrived, repeats included.
+    `payload_bytes_sent` is all of update payloads that was handed to the network, in every attempt;
+    `payload_bytes_received` is all download data that arrived, repeats included. Where a link
+    breaks, nobody on this side knows how much of the message under way has left: it counts as sent,
+    and the service counts it only if the whole message arrived. So it does with a chunk that was
+    under way while the service ended the call. Otherwise the two agree.
     """
 
     updates_accepted: int = 0
@@ -142,20 +145,18 @@ class StateFolder:
         received = self._totals.payload_bytes_received + size_bytes
         self._save(replace(self._totals, payload_bytes_received=received))
 
+    def count_sent(self, size_bytes: int) -> None:
+        sent = self._totals.payload_bytes_sent + size_bytes
+        self._save(replace(self._totals, payload_bytes_sent=sent))
+
     def count_accepted(self, pending: PendingUpdate) -> None:
         """Counts an update once, though a crash may bring its receipt a second time."""
         accepted = pending.request.header.assignment_id.hex()
         if accepted == self._last_accepted:
             return
         self._last_accepted = accepted
-        totals = self._totals
-        self._save(
-            replace(
-                totals,
-                updates_accepted=totals.updates_accepted + 1,
-                payload_bytes_sent=totals.payload_bytes_sent + len(pending.request.payload),
-            )
-        )
+        accepted_updates = self._totals.updates_accepted + 1
+        self._save(replace(self._totals, updates_accepted=accepted_updates))
 
     def count_evaluation(self) -> None:
         reported = self._totals.evaluations_reported + 1

@@ -16,7 +16,15 @@ from client_sdk._retry import Retrier
 from client_sdk._rpc import DeviceService
 from client_sdk._state import PendingUpdate, StateFolder
 from client_sdk._task import Task
-from client_sdk.events import Downloaded, Evaluated, Event, Retrying, Trained, TrainingProgressed
+from client_sdk.events import (
+    Downloaded,
+    Evaluated,
+    Event,
+    Retrying,
+    Trained,
+    TrainingProgressed,
+    UploadResumed,
+)
 from client_sdk.trainer import Evaluation, Trainer, TrainingResult
 from flasc_core import wire
 from flasc_core.errors import Refusal
@@ -119,6 +127,23 @@ class Worker:
             )
         )
         return pending
+
+    def send(self, pending: PendingUpdate, *, was_tried: bool) -> tuple[pb.Receipt, pb.RetryWindow]:
+        """Return the receipt and when to come back, resuming what an earlier try left behind."""
+
+        def on_resumed(durable_bytes: int) -> None:
+            self.on_event(
+                UploadResumed(
+                    round_number=pending.round_number,
+                    durable_bytes=durable_bytes,
+                    payload_bytes=len(pending.request.payload),
+                )
+            )
+
+        upload = _transfer.Upload(
+            self.service, pending, on_sent=self.state.count_sent, on_resumed=on_resumed
+        )
+        return upload.run(self.calls, self.told_of("SubmitUpdate"), was_tried=was_tried)
 
     def _on_step(self, step: int, total: int) -> None:
         self.on_event(TrainingProgressed(step=step, total=total))

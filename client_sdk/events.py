@@ -17,6 +17,7 @@ __all__ = [
     "Retrying",
     "Trained",
     "TrainingProgressed",
+    "UploadResumed",
     "Uploaded",
     "Waiting",
 ]
@@ -67,6 +68,15 @@ class Trained:
     loss_mean: float
     seconds: float
     nonzeros: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadResumed:
+    """An earlier attempt left `durable_bytes` of the update's `payload_bytes` with the service."""
+
+    round_number: int
+    durable_bytes: int
     payload_bytes: int
 
 
@@ -128,6 +138,7 @@ Event = (
     | Evaluated
     | TrainingProgressed
     | Trained
+    | UploadResumed
     | Uploaded
     | Retrying
     | Refused

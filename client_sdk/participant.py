@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from client_sdk import _task, _transfer
+from client_sdk import _task
 from client_sdk._errors import (
     AssignmentOver,
     ModelMismatch,
@@ -173,7 +173,8 @@ class Participant:
                 _log.error("dropping a damaged update: %s", error)
                 self._state.drop_pending()
                 pending = None
-            return self._hand_in(pending) if pending else self._check_in()
+            # What was kept may have been sent in part, or even been accepted.
+            return self._hand_in(pending, was_tried=True) if pending else self._check_in()
         except StopRequested:
             return StepResult(outcome=StepOutcome.STOPPED)
 
@@ -222,7 +223,7 @@ class Participant:
             self._leave(assignment, pb.OUTCOME_GAVE_UP, "stopped on the device")
             raise
         # Outside the handlers above: from here on the update is kept, whatever happens.
-        return self._hand_in(pending)
+        return self._hand_in(pending, was_tried=False)
 
     def _open_task(self, assignment: pb.Assignment, known: bytes) -> Task:
         data = assignment.task_spec or known
@@ -255,11 +256,9 @@ class Participant:
 
     # -- how an assignment ends
 
-    def _hand_in(self, pending: PendingUpdate) -> StepResult:
+    def _hand_in(self, pending: PendingUpdate, *, was_tried: bool) -> StepResult:
         try:
-            receipt, window = _transfer.upload(
-                self._service, self._calls, pending, self._worker.told_of("SubmitUpdate")
-            )
+            receipt, window = self._worker.send(pending, was_tried=was_tried)
         except AssignmentOver as error:
             self._state.drop_pending()
             return self._refused(pending.round_number, error)

@@ -37,8 +37,8 @@ class StepResult:
 class Summary:
     """Totals since the state folder was made; `finished` speaks of the task.
 
-    `payload_bytes_sent` counts acknowledged updates once each, `payload_bytes_received` all
-    download data that arrived.
+    `payload_bytes_sent` counts update payloads in every attempt to hand one in,
+    `payload_bytes_received` all download data that arrived.
     """
 
     finished: bool

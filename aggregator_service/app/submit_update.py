@@ -25,7 +25,16 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.methods import UploadRule
 from flasc_core.wire import DecodeLimits, decode
 
-__all__ = ["Receipt", "SubmitUpdate", "UpdateHeader", "payload_limit"]
+__all__ = [
+    "Receipt",
+    "SubmitUpdate",
+    "UpdateHeader",
+    "check_header",
+    "check_repeats",
+    "payload_limit",
+    "repeated",
+    "upload_rule",
+]
 
 # Up to this size a payload lives in its row; larger ones are blobs.
 INLINE_BYTES: Final = 64 << 10
@@ -62,50 +71,39 @@ class SubmitUpdate:
     blobs: BlobStore
     now: Callable[[], datetime]
 
-    def check_header(self, device_id: UUID, header: UpdateHeader) -> int:
-        """How many payload bytes may follow a streamed header. Refuses what __call__ would."""
-        work = self._look(device_id, header)
-        limit = payload_limit(self._rule(work))
-        if header.payload_size_bytes > limit:
-            raise Refusal(
-                Reason.MESSAGE_TOO_LARGE,
-                f"the payload may have at most {limit} bytes for this assignment",
-                round_id=str(work.round.id),
-            )
-        return header.payload_size_bytes
-
-    def __call__(self, device_id: UUID, header: UpdateHeader, payload: bytes) -> Receipt:
+    def __call__(
+        self, device_id: UUID, header: UpdateHeader, payload: bytes, *, is_charged: bool = False
+    ) -> Receipt:
         """Counts the update once; the same payload again gets the same receipt.
 
         Refuses what device_service.proto lists for SubmitUpdate. A refused update changes nothing
-        but the byte ledger.
+        but the byte ledger, which has the payload's bytes already where it `is_charged`.
         """
-        work = self._look(device_id, header)
-        try:
-            return self._submit(work, header, payload)
-        except Refusal as refusal:
-            self.store.run(
-                "charge_refused_upload",
-                lambda tx: tx.assignments.add_bytes(work.assignment.id, up=len(payload)),
-            )
-            raise refusal.about(round_id=str(work.round.id), task_id=str(work.task.id)) from refusal
-
-    def _look(self, device_id: UUID, header: UpdateHeader) -> Work:
-        return self.store.read(
+        due = 0 if is_charged else len(payload)
+        work = self.store.read(
             "submit_look", lambda tx: own_work(tx, device_id, header.assignment_id)
         )
+        try:
+            return self._submit(work, header, payload, due)
+        except Refusal as refusal:
+            self._charge("charge_refused_upload", work, due)
+            raise refusal.about(round_id=str(work.round.id), task_id=str(work.task.id)) from refusal
 
-    def _rule(self, work: Work) -> UploadRule:
-        return work.task.config.method.upload_rule(work.task.config.layout, work.round.index)
+    def _charge(self, name: str, work: Work, due: int) -> None:
+        if due:
+            self.store.run(name, lambda tx: tx.assignments.add_bytes(work.assignment.id, up=due))
 
-    def _submit(self, work: Work, header: UpdateHeader, payload: bytes) -> Receipt:
-        _check_envelope(work, header, payload)
+    def _submit(self, work: Work, header: UpdateHeader, payload: bytes, due: int) -> Receipt:
+        _check_payload(header, payload)
+        check_header(work, header)
         known = self.store.read(
             "submit_known",
             lambda tx: tx.updates.get(work.round.id, work.assignment.device_id),
         )
         if known is not None:
-            return self._repeat(work, known, header, len(payload))
+            check_repeats(known, header.payload_sha256)
+            self._charge("charge_repeated_upload", work, due)
+            return repeated(known, work.round.policy)
         now = self.now()
         work.round.check_admits(now)
         work.assignment.check_open(now)
@@ -114,7 +112,7 @@ class SubmitUpdate:
             self.blobs.put(update.payload_key, payload)
         try:
             receipt = self.store.run(
-                "submit_update", lambda tx: self._accept(tx, work, header, update)
+                "submit_update", lambda tx: self._accept(tx, work, header, update, due)
             )
         except Refusal:
             self._drop_blob(update)
@@ -133,7 +131,7 @@ class SubmitUpdate:
         config = work.task.config
         limits = DecodeLimits(
             dim=config.layout.dim,
-            max_nnz=self._rule(work).max_count,
+            max_nnz=upload_rule(work).max_count,
             max_abs_value=config.limits.max_abs_value,
             value_encodings=config.encodings.accepted_values,
         )
@@ -157,19 +155,22 @@ class SubmitUpdate:
             payload_key=None if inline else key,
         )
 
-    def _accept(self, tx: Transaction, work: Work, header: UpdateHeader, update: Update) -> Receipt:
+    def _accept(
+        self, tx: Transaction, work: Work, header: UpdateHeader, update: Update, due: int
+    ) -> Receipt:
         # Shared, so that uploads do not queue behind one another's commits, while the closer
         # waits for all of them.
         current = tx.rounds.get(work.round.id, Lock.SHARED)
         if current is None:
             raise AssertionError("rounds are never removed")
         added = tx.updates.add_if_absent(update)
-        tx.assignments.add_bytes(work.assignment.id, up=update.payload_bytes)
+        tx.assignments.add_bytes(work.assignment.id, up=due)
         stored = tx.updates.get(update.round_id, update.device_id)
         if stored is None:
             raise AssertionError("the update was there or has just been added")
         if not added:
-            return _repeated(stored, header, current.policy)
+            check_repeats(stored, header.payload_sha256)
+            return repeated(stored, current.policy)
         current.check_admits(update.accepted_at)
         assignment = own_assignment(tx, update.device_id, update.assignment_id)
         assignment.check_open(update.accepted_at)
@@ -191,16 +192,12 @@ class SubmitUpdate:
         )
         return Receipt(update=stored, duplicate=False, policy=current.policy)
 
-    def _repeat(self, work: Work, known: Update, header: UpdateHeader, size: int) -> Receipt:
-        receipt = _repeated(known, header, work.round.policy)
-        self.store.run(
-            "charge_repeated_upload",
-            lambda tx: tx.assignments.add_bytes(work.assignment.id, up=size),
-        )
-        return receipt
+
+def upload_rule(work: Work) -> UploadRule:
+    return work.task.config.method.upload_rule(work.task.config.layout, work.round.index)
 
 
-def _check_envelope(work: Work, header: UpdateHeader, payload: bytes) -> None:
+def _check_payload(header: UpdateHeader, payload: bytes) -> None:
     if len(payload) != header.payload_size_bytes:
         raise Refusal(
             Reason.LENGTH_MISMATCH,
@@ -210,6 +207,10 @@ def _check_envelope(work: Work, header: UpdateHeader, payload: bytes) -> None:
         raise Refusal(
             Reason.DIGEST_MISMATCH, "the payload was damaged on its way; send the same bytes again"
         )
+
+
+def check_header(work: Work, header: UpdateHeader) -> None:
+    """Refuses ROUND_CLOSED, STALE_BASE and WEIGHT_RANGE: what no payload can mend."""
     if work.round.kind is not RoundKind.TRAINING:
         raise Refusal(Reason.ROUND_CLOSED, "this round only evaluates; it takes no updates")
     if header.download_sha256 != work.assignment.download_sha256:
@@ -222,10 +223,14 @@ def _check_envelope(work: Work, header: UpdateHeader, payload: bytes) -> None:
         raise Refusal(Reason.WEIGHT_RANGE, f"weight must lie between 1 and the task's {max_weight}")
 
 
-def _repeated(stored: Update, header: UpdateHeader, policy: RoundPolicy) -> Receipt:
-    if stored.payload_sha256 != header.payload_sha256:
+def check_repeats(stored: Update, payload_sha256: bytes) -> None:
+    """Refuses UPDATE_CONFLICT unless that payload is the one that counts."""
+    if stored.payload_sha256 != payload_sha256:
         raise Refusal(
             Reason.UPDATE_CONFLICT,
             "another update of this device already counts in this round; the first one stays",
         )
+
+
+def repeated(stored: Update, policy: RoundPolicy) -> Receipt:
     return Receipt(update=replace(stored, payload=None), duplicate=True, policy=policy)

@@ -64,7 +64,7 @@ class Calls:
     authenticate: AuthenticateDevice
     count_refusal: CountRefusal
     workers: Executor
-    _background: set[asyncio.Future[None]] = field(default_factory=set)
+    _background: set[asyncio.Future[Any]] = field(default_factory=set)
 
     async def work(self, use_case: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Runs a blocking use case in the pool with this call's log context."""
@@ -74,16 +74,26 @@ class Calls:
             self.workers, lambda: context.run(use_case, *args, **kwargs)
         )
 
+    async def work_to_the_end(
+        self, use_case: Callable[..., T], *args: object, **kwargs: object
+    ) -> T:
+        """As `work`, but a call that is cancelled meanwhile does not keep it from being done."""
+        task = asyncio.ensure_future(self.work(use_case, *args, **kwargs))
+        self._remember(task)
+        return await asyncio.shield(task)
+
     def later(self, use_case: Callable[..., None], *args: object) -> None:
         """Runs book-keeping that must survive the call's cancellation; failures are logged."""
-        task = asyncio.ensure_future(self._logged(use_case, *args))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._remember(asyncio.ensure_future(self._logged(use_case, *args)))
 
     async def settle(self) -> None:
         """Waits for the book-keeping under way."""
         while self._background:
             await asyncio.wait(set(self._background))
+
+    def _remember(self, task: asyncio.Future[Any]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     @asynccontextmanager
     async def guard(self, method: str, context: Context) -> AsyncIterator[Call]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import grpc
 
 from aggregator_service.app.check_in import CheckIn
 from aggregator_service.app.read_download import ReadDownload
+from aggregator_service.app.receive_upload import ReceiveUpload
 from aggregator_service.app.report_outcome import ReportOutcome
 from aggregator_service.app.submit_update import Receipt, SubmitUpdate
 from aggregator_service.rpc.calls import Call, Calls, Context
@@ -27,9 +29,10 @@ from aggregator_service.rpc.messages import (
     read_header,
     read_outcome,
     read_query,
+    read_upload_query,
     read_uuid,
 )
-from aggregator_service.rpc.upload_stream import UploadStreams
+from aggregator_service.rpc.upload_stream import UploadStream, UploadStreams
 from aggregator_service.telemetry import PAYLOAD_BYTES, UPDATES_ACCEPTED
 from flasc_core.pb.v1 import device_service_pb2 as pb
 
@@ -46,6 +49,7 @@ class DeviceService:
     check_in: CheckIn
     read_download: ReadDownload
     submit_update: SubmitUpdate
+    receive_upload: ReceiveUpload
     report_outcome: ReportOutcome
     uploads: UploadStreams
     transfer_seconds: float
@@ -57,6 +61,7 @@ class DeviceService:
             "DownloadAdapter": grpc.unary_stream_rpc_method_handler(self._download_adapter),
             "SubmitUpdate": unary(self._submit_update),
             "StreamUpdate": grpc.stream_unary_rpc_method_handler(self._stream_update),
+            "QueryUpload": unary(self._query_upload),
             "ReportOutcome": unary(self._report_outcome),
         }
         return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
@@ -95,22 +100,50 @@ class DeviceService:
     async def _submit_update(self, data: bytes, context: Context) -> bytes:
         async with self.calls.guard("SubmitUpdate", context) as call:
             request = parse(pb.SubmitUpdateRequest, data)
-            receipt = await self._submit(call, request.header, request.payload)
+            _count_up(call, len(request.payload))
+            header = read_header(request.header)
+            receipt = await self.calls.work(
+                self.submit_update, call.caller, header, request.payload
+            )
+            _count_receipt(call, receipt)
             return pb.SubmitUpdateResponse(
                 receipt=encode_receipt(receipt), retry_window=encode_retry_window(receipt.policy)
             ).SerializeToString()
 
     async def _stream_update(self, parts: AsyncIterator[bytes], context: Context) -> bytes:
         async with self.calls.guard("StreamUpdate", context) as call:
-            header = await self.uploads.read_header(parts)
-            size = await self.calls.work(
-                self.submit_update.check_header, call.caller, read_header(header)
-            )
-            async with self.uploads.payload(parts, size) as payload:
-                receipt = await self._submit(call, header, payload)
+            header = read_header(await self.uploads.read_header(parts))
+            upload = await self.calls.work(self.receive_upload.begin, call.caller, header)
+            await self._receive(call, parts, UploadStream(upload=upload))
+            with self.uploads.room_for(upload.size_bytes):
+                receipt = await self.calls.work(self.receive_upload, call.caller, upload)
+            _count_receipt(call, receipt)
             return pb.StreamUpdateResponse(
                 receipt=encode_receipt(receipt), retry_window=encode_retry_window(receipt.policy)
             ).SerializeToString()
+
+    async def _receive(self, call: Call, parts: AsyncIterator[bytes], stream: UploadStream) -> None:
+        receive, upload = self.receive_upload, stream.upload
+        try:
+            await stream.read(
+                parts, self.uploads, partial(self.calls.work_to_the_end, receive.keep, upload)
+            )
+            if stream.uncharged_bytes:
+                due, stream.uncharged_bytes = stream.uncharged_bytes, 0
+                await self.calls.work_to_the_end(receive.charge, upload, due)
+        finally:
+            _count_up(call, stream.received_bytes)
+            if stream.uncharged_bytes:
+                self.calls.later(receive.charge, upload, stream.uncharged_bytes)
+
+    async def _query_upload(self, data: bytes, context: Context) -> bytes:
+        async with self.calls.guard("QueryUpload", context) as call:
+            assignment_id, payload_sha256 = read_upload_query(parse(pb.QueryUploadRequest, data))
+            durable_bytes = await self.calls.work(
+                self.receive_upload.durable_bytes, call.caller, assignment_id, payload_sha256
+            )
+            call.facts["received_bytes"] = durable_bytes
+            return pb.QueryUploadResponse(received_bytes=durable_bytes).SerializeToString()
 
     async def _report_outcome(self, data: bytes, context: Context) -> bytes:
         async with self.calls.guard("ReportOutcome", context) as call:
@@ -127,12 +160,13 @@ class DeviceService:
                 retry_window=encode_retry_window(policy)
             ).SerializeToString()
 
-    async def _submit(self, call: Call, message: pb.UpdateHeader, payload: bytes) -> Receipt:
-        call.facts["payload_bytes_up"] = len(payload)
-        PAYLOAD_BYTES.labels(direction="up").inc(len(payload))
-        header = read_header(message)
-        receipt = await self.calls.work(self.submit_update, call.caller, header, payload)
-        if not receipt.duplicate:
-            UPDATES_ACCEPTED.inc()
-        call.facts["duplicate"] = receipt.duplicate
-        return receipt
+
+def _count_up(call: Call, payload_bytes: int) -> None:
+    call.facts["payload_bytes_up"] = payload_bytes
+    PAYLOAD_BYTES.labels(direction="up").inc(payload_bytes)
+
+
+def _count_receipt(call: Call, receipt: Receipt) -> None:
+    call.facts["duplicate"] = receipt.duplicate
+    if not receipt.duplicate:
+        UPDATES_ACCEPTED.inc()

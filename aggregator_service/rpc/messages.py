@@ -31,6 +31,7 @@ __all__ = [
     "read_header",
     "read_outcome",
     "read_query",
+    "read_upload_query",
     "read_uuid",
 ]
 
@@ -94,6 +95,14 @@ def read_header(message: pb.UpdateHeader) -> UpdateHeader:
         weight=message.weight,
         training_metrics=_read_metrics(message),
         evaluation=read_evaluation(message),
+    )
+
+
+def read_upload_query(message: pb.QueryUploadRequest) -> tuple[UUID, bytes]:
+    """The assignment and the payload's digest."""
+    return (
+        read_uuid(message.assignment_id, "assignment_id"),
+        _digest(message.payload_sha256, "payload_sha256"),
     )
 
 

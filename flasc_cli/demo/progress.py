@@ -22,6 +22,7 @@ _STATES: Final = {
     "Uploaded": "done",
     "Waiting": "waiting",
     "Retrying": "trying again",
+    "UploadResumed": "uploading",
     "Refused": "refused",
     "Failed": "failed",
     "Finished": "finished",

@@ -34,8 +34,8 @@ DIMS = {
     "streamed": MAX_UNARY_PAYLOAD_BYTES // 4 + 1_000,
 }
 # Which call hands the update in: after check-in and download, after check-in where the download is
-# on disk, and at once where the update is.
-SUBMIT, SUBMIT_AFTER_TRAINING_AGAIN, SUBMIT_AGAIN = 3, 2, 1
+# on disk, and after the question what the service has of it where the update is.
+SUBMIT, SUBMIT_AFTER_TRAINING_AGAIN, SUBMIT_AGAIN = 3, 2, 2
 
 
 @pytest.fixture

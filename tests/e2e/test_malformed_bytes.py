@@ -34,6 +34,7 @@ RPCS: Mapping[str, type[Message]] = {
     "CheckIn": pb.CheckInRequest,
     "DownloadAdapter": pb.DownloadAdapterRequest,
     "SubmitUpdate": pb.SubmitUpdateRequest,
+    "QueryUpload": pb.QueryUploadRequest,
     "ReportOutcome": pb.ReportOutcomeRequest,
     "StreamUpdate, header": pb.StreamUpdateRequest,
     "StreamUpdate, chunk": pb.StreamUpdateRequest,
@@ -76,6 +77,9 @@ def sound(rpc: str, work: pb.Assignment) -> Message:
         "CheckIn": pb.CheckInRequest(task_name="a-task", client_version="test/1"),
         "DownloadAdapter": pb.DownloadAdapterRequest(assignment_id=work.assignment_id, offset=1),
         "SubmitUpdate": pb.SubmitUpdateRequest(header=header, payload=PAYLOAD),
+        "QueryUpload": pb.QueryUploadRequest(
+            assignment_id=work.assignment_id, payload_sha256=header.payload_sha256
+        ),
         "ReportOutcome": pb.ReportOutcomeRequest(
             assignment_id=work.assignment_id,
             outcome=pb.OUTCOME_GAVE_UP,

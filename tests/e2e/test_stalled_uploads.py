@@ -138,7 +138,7 @@ def test_honest_devices_are_served_while_a_thousand_uploads_hang(
                 stall(connection, work)
         assert sum(connection.still_open() for connection in stalled) == STALLED
         # Two of three are streams, whose headers have been checked by now.
-        watched.wait_for("submit_look", CONNECTIONS * (STREAMS_PER_CONNECTION * 2 // 3))
+        watched.wait_for("upload_look", CONNECTIONS * (STREAMS_PER_CONNECTION * 2 // 3))
 
         by_message, by_stream, leaver, large = (live.device() for _ in range(4))
         work = by_message.assignment(task.name)

@@ -17,7 +17,14 @@ from flasc_core.status import StatusDetails, decode_status
 from flasc_core.wire import encode
 
 SERVICE: Final = "/flasc.v1.DeviceService/"
-METHODS: Final = ("CheckIn", "DownloadAdapter", "SubmitUpdate", "StreamUpdate", "ReportOutcome")
+METHODS: Final = (
+    "CheckIn",
+    "DownloadAdapter",
+    "SubmitUpdate",
+    "StreamUpdate",
+    "QueryUpload",
+    "ReportOutcome",
+)
 CHUNK: Final = 64 << 10
 
 
@@ -105,6 +112,19 @@ class SyntheticDevice:
         answer = self.stream_bytes("StreamUpdate", parts)
         return pb.StreamUpdateResponse.FromString(answer).receipt
 
+    def query_upload(self, assignment: pb.Assignment, payload: bytes) -> int:
+        """How much of the payload the service says is durable."""
+        request = pb.QueryUploadRequest(
+            assignment_id=assignment.assignment_id, payload_sha256=sha256(payload).digest()
+        )
+        answer = self.call_bytes("QueryUpload", request.SerializeToString())
+        return pb.QueryUploadResponse.FromString(answer).received_bytes
+
+    def resume(self, assignment: pb.Assignment, payload: bytes, start: int) -> pb.Receipt:
+        parts = stream_parts(header_for(assignment, payload), payload, start=start)
+        answer = self.stream_bytes("StreamUpdate", parts)
+        return pb.StreamUpdateResponse.FromString(answer).receipt
+
     def report(self, assignment: pb.Assignment, outcome: pb.Outcome, **fields: Any) -> None:
         request = pb.ReportOutcomeRequest(
             assignment_id=assignment.assignment_id, outcome=outcome, **fields
@@ -124,8 +144,10 @@ def header_for(assignment: pb.Assignment, payload: bytes, **changes: Any) -> pb.
     return header
 
 
-def stream_parts(header: pb.UpdateHeader, payload: bytes, chunk: int = CHUNK) -> Iterator[bytes]:
+def stream_parts(
+    header: pb.UpdateHeader, payload: bytes, chunk: int = CHUNK, *, start: int = 0
+) -> Iterator[bytes]:
     yield pb.StreamUpdateRequest(header=header).SerializeToString()
-    for offset in range(0, len(payload), chunk):
+    for offset in range(start, len(payload), chunk):
         piece = pb.UpdateChunk(offset=offset, data=payload[offset : offset + chunk])
         yield pb.StreamUpdateRequest(chunk=piece).SerializeToString()

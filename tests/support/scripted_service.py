@@ -35,7 +35,11 @@ BASE_SHA256: Final = hashlib.sha256(b"base").digest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """How one call fails. `after_effect` loses only the answer; `after_bytes` breaks a download."""
+    """How one call fails.
+
+    `after_effect` loses only the answer; `after_bytes` breaks a download, or an upload once so much
+    of it is durable.
+    """
 
     code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     refusal: Refusal | None = None
@@ -103,6 +107,9 @@ class Peer:
         self.payloads: list[bytes] = []
         self.headers: dict[bytes, pb.UpdateHeader] = {}
         self.chunks: list[int] = []
+        # What has arrived of streamed payloads, by digest; and where each stream began.
+        self.durable: defaultdict[bytes, bytes] = defaultdict(bytes)
+        self.starts: list[int] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         self._server.add_generic_rpc_handlers((self._handlers(),))
         if server_credentials is None:
@@ -193,19 +200,44 @@ class Peer:
     def _stream_update(
         self, parts: Iterable[pb.StreamUpdateRequest], context: grpc.ServicerContext
     ) -> pb.StreamUpdateResponse:
-        fault = self._begin("StreamUpdate", context)
-        header, payload = pb.UpdateHeader(), b""
+        fault = self._begin("StreamUpdate", context, streams=True)
+        header, payload = pb.UpdateHeader(), None
         for part in parts:
             if part.WhichOneof("part") == "header":
                 header = part.header
                 continue
+            if payload is None:
+                payload = self._begun(header, part.chunk.offset, context)
             if part.chunk.offset != len(payload):
                 self._refuse(Reason.CHUNK_SEQUENCE, grpc.StatusCode.INVALID_ARGUMENT, context)
             payload += part.chunk.data
             self.chunks.append(len(part.chunk.data))
+            self.durable[header.payload_sha256] = payload
+            if fault and 0 < fault.after_bytes <= len(payload):
+                self._fail(fault, context)
+        if payload is None:
+            payload = self._begun(header, header.payload_size_bytes, context)
+        if fault and not fault.after_effect:
+            self._fail(fault, context)
         receipt = self._accept(header, payload, context)
         self._lose_answer(fault, context)
         return pb.StreamUpdateResponse(receipt=receipt, retry_window=self._window())
+
+    def _begun(self, header: pb.UpdateHeader, start: int, context: grpc.ServicerContext) -> bytes:
+        """What there is before the first chunk."""
+        self.starts.append(start)
+        durable = self.durable[header.payload_sha256]
+        if start > len(durable):
+            self._refuse(Reason.OFFSET_RANGE, grpc.StatusCode.OUT_OF_RANGE, context)
+        return durable[:start]
+
+    def _query_upload(
+        self, request: pb.QueryUploadRequest, context: grpc.ServicerContext
+    ) -> pb.QueryUploadResponse:
+        self._begin("QueryUpload", context)
+        if request.assignment_id in self._closed:
+            self._refuse(Reason.ROUND_CLOSED, grpc.StatusCode.FAILED_PRECONDITION, context)
+        return pb.QueryUploadResponse(received_bytes=len(self.durable[request.payload_sha256]))
 
     def _report_outcome(
         self, request: pb.ReportOutcomeRequest, context: grpc.ServicerContext
@@ -223,6 +255,8 @@ class Peer:
     ) -> pb.Receipt:
         with self._lock:
             self.payloads.append(payload)
+            # Until nothing speaks against it.
+            self.durable[header.payload_sha256] = b""
             if hashlib.sha256(payload).digest() != header.payload_sha256:
                 self._refuse(Reason.DIGEST_MISMATCH, grpc.StatusCode.DATA_LOSS, context)
             if header.download_sha256 != self.announced_sha256:
@@ -236,6 +270,7 @@ class Peer:
                 self.round_number += 1
             elif before.payload_sha256 != header.payload_sha256:
                 self._refuse(Reason.UPDATE_CONFLICT, grpc.StatusCode.ALREADY_EXISTS, context)
+            self.durable[header.payload_sha256] = payload
             return pb.Receipt(
                 update_id=hashlib.sha256(header.assignment_id).digest()[:16],
                 payload_sha256=header.payload_sha256,
@@ -294,6 +329,7 @@ class Peer:
             "DownloadAdapter": (out, self._download_adapter),
             "SubmitUpdate": (one, self._submit_update),
             "StreamUpdate": (into, self._stream_update),
+            "QueryUpload": (one, self._query_upload),
             "ReportOutcome": (one, self._report_outcome),
         }
         handlers = {

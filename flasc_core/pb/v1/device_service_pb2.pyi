@@ -213,6 +213,20 @@ class StreamUpdateResponse(_message.Message):
     retry_window: RetryWindow
     def __init__(self, receipt: _Optional[_Union[Receipt, _Mapping]] = ..., retry_window: _Optional[_Union[RetryWindow, _Mapping]] = ...) -> None: ...
 
+class QueryUploadRequest(_message.Message):
+    __slots__ = ("assignment_id", "payload_sha256")
+    ASSIGNMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
+    assignment_id: bytes
+    payload_sha256: bytes
+    def __init__(self, assignment_id: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ...) -> None: ...
+
+class QueryUploadResponse(_message.Message):
+    __slots__ = ("received_bytes",)
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    received_bytes: int
+    def __init__(self, received_bytes: _Optional[int] = ...) -> None: ...
+
 class Receipt(_message.Message):
     __slots__ = ("update_id", "payload_sha256", "ledger_sequence", "accepted_at", "duplicate")
     UPDATE_ID_FIELD_NUMBER: _ClassVar[int]

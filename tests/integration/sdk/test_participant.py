@@ -27,6 +27,7 @@ from client_sdk import (
 from client_sdk.events import (
     Refused,
     Retrying,
+    Trained,
     TrainingProgressed,
     Waiting,
 )
@@ -341,7 +342,9 @@ def test_a_final_refusal_drops_the_update_and_the_device_goes_on(
     peer.faults["SubmitUpdate"].append(Fault(code=code, refusal=Refusal(reason, "too late")))
     with join() as participant:
         assert participant.step().outcome is StepOutcome.REFUSED
-        assert participant.summary.payload_bytes_sent == 0
+        (trained,) = [event for event in events if isinstance(event, Trained)]
+        # Refused bytes were sent too.
+        assert participant.summary.payload_bytes_sent == trained.payload_bytes
         assert participant.step().outcome is StepOutcome.UPDATED
 
     assert [e.reason for e in events if isinstance(e, Refused)] == [reason]

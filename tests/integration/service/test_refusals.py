@@ -82,6 +82,15 @@ def bad_query(reason: Reason, code: grpc.StatusCode, **fields: Any) -> Bad:
     return raw("CheckIn", request.SerializeToString(), code, reason)
 
 
+def bad_upload_query(reason: Reason, code: grpc.StatusCode, **fields: bytes) -> Bad:
+    def send(device: SyntheticDevice, given: pb.Assignment) -> object:
+        known = {"assignment_id": given.assignment_id, "payload_sha256": digest("payload")}
+        request = pb.QueryUploadRequest(**(known | fields))
+        return device.call_bytes("QueryUpload", request.SerializeToString())
+
+    return Bad(send=send, code=code, reason=reason)
+
+
 def bad_header(
     reason: Reason, code: grpc.StatusCode, *, counted: bool = True, **header: Any
 ) -> Bad:
@@ -115,12 +124,15 @@ def bad_stream(
     code: grpc.StatusCode = CODE.INVALID_ARGUMENT,
     *,
     in_round: bool = False,
+    payload_bytes: int = 0,
 ) -> Bad:
+    """`payload_bytes` of its chunks arrive, the one that is refused among them."""
+
     def send(device: SyntheticDevice, given: pb.Assignment) -> object:
         parts = [part.SerializeToString() for part in cut(header_for(given, PAYLOAD))]
         return device.stream_bytes("StreamUpdate", parts)
 
-    return Bad(send=send, code=code, reason=reason, in_round=in_round)
+    return Bad(send=send, code=code, reason=reason, in_round=in_round, payload_bytes=payload_bytes)
 
 
 def bad_report(reason: Reason, **fields: Any) -> Bad:
@@ -176,6 +188,7 @@ BAD: dict[str, Bad] = {
     "CheckIn: empty": raw("CheckIn", b"", INVALID, MISSING),
     "DownloadAdapter: empty": raw("DownloadAdapter", b"", INVALID, MISSING),
     "SubmitUpdate: empty": raw("SubmitUpdate", b"", INVALID, MISSING),
+    "QueryUpload: empty": raw("QueryUpload", b"", INVALID, MISSING),
     "ReportOutcome: empty": raw("ReportOutcome", b"", INVALID, MISSING),
     "StreamUpdate: empty": raw("StreamUpdate", b"", INVALID, Reason.CHUNK_SEQUENCE),
     "StreamUpdate: empty header": bad_stream(lambda _: [first(pb.UpdateHeader())], MISSING),
@@ -189,6 +202,11 @@ BAD: dict[str, Bad] = {
     "long assignment id": bad_header(RANGE, INVALID, counted=False, assignment_id=bytes(17)),
     "short payload digest": bad_header(RANGE, INVALID, counted=False, payload_sha256=bytes(31)),
     "long download digest": bad_header(RANGE, INVALID, counted=False, download_sha256=bytes(33)),
+    "no digest asked for": bad_upload_query(MISSING, INVALID, payload_sha256=b""),
+    "short digest asked for": bad_upload_query(RANGE, INVALID, payload_sha256=bytes(31)),
+    "unknown assignment asked for": bad_upload_query(
+        Reason.ASSIGNMENT_UNKNOWN, CODE.NOT_FOUND, assignment_id=bytes(16)
+    ),
     "short fingerprint": bad_query(RANGE, INVALID, layout_fingerprint=b"short"),
     "long base digest": bad_query(RANGE, INVALID, base_model_sha256=bytes(64)),
     "NUL in a task's name": bad_query(RANGE, INVALID, task_name="a\0task"),
@@ -222,21 +240,37 @@ BAD: dict[str, Bad] = {
     ),
     # The stream.
     "chunk before the header": bad_stream(lambda _: [chunk(0, PAYLOAD)]),
-    "no chunk": bad_stream(lambda header: [first(header)]),
+    "no chunk": bad_stream(lambda header: [first(header)], Reason.OFFSET_RANGE, CODE.OUT_OF_RANGE),
     "second header": bad_stream(lambda header: [first(header), first(header)]),
     "part that is neither": bad_stream(lambda header: [first(header), pb.StreamUpdateRequest()]),
     "empty chunk": bad_stream(lambda header: [first(header), chunk(0, b""), chunk(0, PAYLOAD)]),
-    "gap": bad_stream(lambda header: [first(header), chunk(1, PAYLOAD[1:])]),
+    "start beyond what is durable": bad_stream(
+        lambda header: [first(header), chunk(1, PAYLOAD[1:])],
+        Reason.OFFSET_RANGE,
+        CODE.OUT_OF_RANGE,
+        payload_bytes=len(PAYLOAD) - 1,
+    ),
+    "gap": bad_stream(
+        lambda header: [first(header), chunk(0, PAYLOAD[:4]), chunk(5, PAYLOAD[5:])],
+        payload_bytes=len(PAYLOAD) - 1,
+    ),
     "overlap": bad_stream(
-        lambda header: [first(header), chunk(0, PAYLOAD[:4]), chunk(3, PAYLOAD[3:])]
+        lambda header: [first(header), chunk(0, PAYLOAD[:4]), chunk(3, PAYLOAD[3:])],
+        payload_bytes=len(PAYLOAD) + 1,
     ),
     "chunk twice": bad_stream(
-        lambda header: [first(header), chunk(0, PAYLOAD[:4]), chunk(0, PAYLOAD[:4])]
+        lambda header: [first(header), chunk(0, PAYLOAD[:4]), chunk(0, PAYLOAD[:4])],
+        payload_bytes=8,
     ),
-    "ends early": bad_stream(lambda header: [first(header), chunk(0, PAYLOAD[:-1])]),
-    "more than announced": bad_stream(lambda header: [first(header), chunk(0, PAYLOAD + b"\0")]),
+    "ends early": bad_stream(
+        lambda header: [first(header), chunk(0, PAYLOAD[:-1])], payload_bytes=len(PAYLOAD) - 1
+    ),
+    "more than announced": bad_stream(
+        lambda header: [first(header), chunk(0, PAYLOAD + b"\0")], payload_bytes=len(PAYLOAD) + 1
+    ),
     "chunk after the end": bad_stream(
-        lambda header: [first(header), chunk(0, PAYLOAD), chunk(len(PAYLOAD), b"\0")]
+        lambda header: [first(header), chunk(0, PAYLOAD), chunk(len(PAYLOAD), b"\0")],
+        payload_bytes=len(PAYLOAD) + 1,
     ),
     "more announced than any update has": bad_stream(
         lambda header: [announced(header, LIMIT + 1)],
@@ -350,7 +384,7 @@ def test_the_largest_stream_is_the_rule_s(service: LiveService) -> None:
     parts = [announced(header, LIMIT).SerializeToString()]
     # The limit itself may be announced; then the chunks are missed.
     error = refused(device.stream_bytes, "StreamUpdate", parts)
-    assert reason_of(error) is Reason.CHUNK_SEQUENCE
+    assert reason_of(error) is Reason.OFFSET_RANGE
 
 
 @pytest.mark.parametrize("number", [64.0, -64.0])

@@ -12,6 +12,7 @@ from client_sdk import _errors
 from client_sdk._errors import (
     BY_REASON,
     AssignmentOver,
+    CallUnknown,
     ConnectionFailed,
     NotAuthorized,
     ParticipantError,
@@ -92,7 +93,7 @@ def test_a_reason_of_a_later_version_falls_back_to_the_code() -> None:
         (grpc.StatusCode.INTERNAL, ConnectionFailed),
         (grpc.StatusCode.UNAUTHENTICATED, NotAuthorized),
         (grpc.StatusCode.PERMISSION_DENIED, NotAuthorized),
-        (grpc.StatusCode.UNIMPLEMENTED, ProtocolError),
+        (grpc.StatusCode.UNIMPLEMENTED, CallUnknown),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, ProtocolError),
     ],
 )
