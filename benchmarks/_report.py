@@ -23,6 +23,7 @@ __all__ = [
     "Goal",
     "Trace",
     "interleaved",
+    "machine_facts",
     "parse_traces",
     "sparse",
     "write_report",
@@ -108,11 +109,7 @@ def write_report(
     report = {
         "benchmark": name,
         "command": f"python -m benchmarks.{name}" + (" --data PATH" if recorded else ""),
-        "machine": {"processor": _processor(), "cores": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("numpy", "protobuf")},
-        },
+        **machine_facts(),
         "goals": [{**asdict(goal), "reached": goal.reached} for goal in goals],
         "results": [_rounded(row) for row in rows],
     }
@@ -125,6 +122,17 @@ def write_report(
     for goal in goals:
         verdict = "reached" if goal.reached else "MISSED"
         print(f"{verdict}: {goal.name} <= {goal.at_most} (worst {goal.worst:.3f})")
+
+
+def machine_facts(*packages: str) -> dict[str, object]:
+    """Return what a result depends on beside the code: no host name, path or address."""
+    return {
+        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("numpy", "protobuf", *packages)},
+        },
+    }
 
 
 def _read(file: Path) -> Trace:

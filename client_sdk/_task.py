@@ -15,6 +15,7 @@ from client_sdk._errors import (
     translate_refusal,
 )
 from client_sdk.trainer import TrainingPlan
+from flasc_core.base import Base, base_from_message
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout
 from flasc_core.pb.v1 import task_spec_pb2
@@ -36,6 +37,7 @@ class Task:
     max_weight: int
     max_unary_payload_bytes: int
     encoding: Encoding
+    base: Base
 
 
 def digest(data: bytes) -> bytes:
@@ -56,6 +58,9 @@ def read_task(data: bytes) -> Task:
             max_weight=max(spec.max_weight, 1),
             max_unary_payload_bytes=spec.max_unary_payload_bytes,
             encoding=_choose_encoding(spec.accepted_encodings),
+            base=base_from_message(
+                spec.initial_adapter if spec.HasField("initial_adapter") else None
+            ),
         )
     except DecodeError as error:
         raise ProtocolError("the task specification is not a TaskSpec") from error

@@ -28,7 +28,7 @@ from client_sdk.events import (
 from client_sdk.trainer import Evaluation, Trainer, TrainingResult
 from flasc_core import wire
 from flasc_core.errors import Refusal
-from flasc_core.methods import UploadRule, apply_upload_rule, start_from
+from flasc_core.methods import UploadRule, apply_upload_rule
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 
@@ -68,7 +68,7 @@ class Worker:
         return on_retry
 
     def fetch(self, assignment: pb.Assignment, task: Task) -> SparseVector:
-        """Return the adapter to start from, resuming what an earlier try left on disk."""
+        """Return the download, resuming what an earlier try left on disk."""
         received_before = self.state.totals.payload_bytes_received
         payload = _transfer.download(
             self.service,
@@ -79,19 +79,24 @@ class Worker:
             on_received=self.state.count_received,
             on_retry=self.told_of("DownloadAdapter"),
         )
-        start = _read_download(task, payload)
+        download = _read_download(task, payload)
         self.on_event(
             Downloaded(
                 round_number=assignment.round_number,
                 payload_bytes=self.state.totals.payload_bytes_received - received_before,
-                nonzeros=start.nnz,
+                nonzeros=download.nnz,
             )
         )
-        return start
+        return download
 
-    def evaluate(self, assignment: pb.Assignment, start: SparseVector) -> Evaluation | None:
+    def evaluate(
+        self, assignment: pb.Assignment, task: Task, download: SparseVector
+    ) -> Evaluation | None:
         self.check_stopped()
-        evaluation = _guarded("evaluation", lambda: self.trainer.evaluate(start_from(start)))
+        evaluation = _guarded(
+            "evaluation",
+            lambda: self.trainer.evaluate(task.base.start_from(task.layout, download)),
+        )
         if evaluation is not None:
             self.on_event(Evaluated(round_number=assignment.round_number, evaluation=evaluation))
         return evaluation
@@ -100,7 +105,7 @@ class Worker:
         self,
         assignment: pb.Assignment,
         task: Task,
-        start: SparseVector,
+        download: SparseVector,
         evaluation: Evaluation | None,
     ) -> PendingUpdate:
         """Return the encoded update, which is on disk by then."""
@@ -109,7 +114,10 @@ class Worker:
         result = _guarded(
             "training",
             lambda: self.trainer.train(
-                start_from(start), task.plan, assignment.training_seed, self._on_step
+                task.base.start_from(task.layout, download),
+                task.plan,
+                assignment.training_seed,
+                self._on_step,
             ),
         )
         vector = _select(task, rule, result)

@@ -207,11 +207,11 @@ class Participant:
         try:
             task = self._open_task(assignment, known)
             evaluates_only = self._announce(assignment)
-            start = self._worker.fetch(assignment, task)
-            evaluation = self._worker.evaluate(assignment, start)
+            download = self._worker.fetch(assignment, task)
+            evaluation = self._worker.evaluate(assignment, task, download)
             if evaluates_only:
                 return self._report_evaluation(assignment, evaluation)
-            pending = self._worker.train(assignment, task, start, evaluation)
+            pending = self._worker.train(assignment, task, download, evaluation)
         except AssignmentOver as error:
             return self._refused(assignment.round_number, error)
         except TrainingFailed as error:

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from aggregator_service.domain.tasks import TaskConfig
     from flasc_sim.blueprint import Blueprint
 
-__all__ = ["PresetName", "TaskSettings", "changed_sections", "preset_settings", "task_config"]
+__all__ = [
+    "PresetName",
+    "TaskSettings",
+    "changed_sections",
+    "preset_settings",
+    "seeded_sections",
+    "task_config",
+]
 
 
 @unique
@@ -65,6 +72,7 @@ _COMMON: Final[Mapping[str, Any]] = MappingProxyType(
         "limits": {},
         # Plain both ways; `--set encodings.download=int8` and so on choose the compact profile.
         "encodings": {"download": "plain", "updates": []},
+        "base": {"name": "zero"},
     }
 )
 
@@ -111,7 +119,18 @@ def _set(sections: dict[str, Any], name: str, value: Any) -> None:
         kept = {} if value == "sgd" else {"learning_rate": sections[section]["learning_rate"]}
         sections[section] = {"name": value, **kept}
         return
+    if name == "base.name" and value != sections[section]["name"]:
+        sections[section] = {"name": value}
+        return
     sections[section][setting] = value
+
+
+def seeded_sections(sections: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return sections in which an initial adapter without a seed of its own is drawn by `seed`."""
+    seeded = _copy(sections)
+    if seeded["base"]["name"] == "initial":
+        seeded["base"].setdefault("seed", seed)
+    return seeded
 
 
 def _copy(sections: Mapping[str, Any]) -> dict[str, Any]:

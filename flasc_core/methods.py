@@ -31,7 +31,6 @@ __all__ = [
     "apply_upload_rule",
     "mask_composition",
     "method_from_json",
-    "start_from",
 ]
 
 _ALL_ROLES: Final = frozenset(Role)
@@ -106,7 +105,10 @@ class Method(Protocol):
     def select_download(
         self, layout: AdapterLayout, weights: NDArray[np.float32], round_number: int
     ) -> SparseVector:
-        """Return what devices start from; a zero weight inside the mask is an explicit zero."""
+        """Return what goes down of `weights`, which are differences where the task has a base.
+
+        A zero weight inside the mask is an explicit zero.
+        """
         ...
 
     def upload_rule(self, layout: AdapterLayout, round_number: int) -> UploadRule: ...
@@ -223,11 +225,6 @@ def apply_upload_rule(
     indices = _select(layout, update, rule.groups)
     values = _clip(update[indices], rule.clip_norm)
     return SparseVector(dim=layout.dim, indices=indices, values=values)
-
-
-def start_from(download: SparseVector) -> NDArray[np.float32]:
-    """Return the dense vector that training starts from: zero wherever nothing was sent."""
-    return download.to_dense()
 
 
 def mask_composition(layout: AdapterLayout, indices: NDArray[np.int64]) -> dict[Role, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -122,11 +123,13 @@ def with_lora(
     rank: int,
     alpha: int,
     target_modules: list[str] | None = None,
+    layers: Iterable[int] | None = None,
     dropout: float = 0.0,
     seed: int = 0,
 ) -> peft.PeftModel:
     """Put LoRA adapters, initialised from `seed`, on `target_modules` (all linear maps by default).
 
+    `layers` are the numbers of the encoder's layers that get them, all where left out.
     The head is trained whole beside them. LoRA and head are float32 whatever the encoder is.
     """
     found = linear_maps(model.encoder)
@@ -137,6 +140,7 @@ def with_lora(
         lora_dropout=dropout,
         target_modules=targets,
         modules_to_save=[HEAD],
+        layers_to_transform=None if layers is None else list(layers),
         fan_in_fan_out=any(issubclass(kind, Conv1D) for kind in found.values()),
         base_model_name_or_path=model.name_or_path,
     )

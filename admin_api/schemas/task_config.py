@@ -129,6 +129,19 @@ class EncodingsBody(Input):
     )
 
 
+class ZeroBaseBody(Input):
+    """Weights are sent as they are."""
+
+    name: Literal["zero"]
+
+
+class InitialBaseBody(Input):
+    """Weights are sent as differences from the initial adapter that devices draw from the seed."""
+
+    name: Literal["initial"]
+    seed: int = Field(ge=0, le=2**63 - 1)
+
+
 class TaskConfigBody(Input):
     """Everything about a task that never changes."""
 
@@ -145,6 +158,9 @@ class TaskConfigBody(Input):
     ending: EndingBody
     limits: LimitsBody = LimitsBody()
     encodings: EncodingsBody = EncodingsBody()
+    base: Annotated[ZeroBaseBody | InitialBaseBody, Field(discriminator="name")] = ZeroBaseBody(
+        name="zero"
+    )
     fold_shards: int = Field(default=1, ge=1, le=64)
 
     @classmethod

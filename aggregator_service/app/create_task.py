@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aggregator_service.app.adapter_files import put_state, put_weights
 from aggregator_service.app.task_spec import encode_task_spec
 from aggregator_service.domain.adapters import Adapter
+from aggregator_service.domain.downloads import select_download
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.schedule import first_round
 from aggregator_service.domain.tasks import Task, TaskConfig, TaskState, check_name
@@ -75,7 +76,7 @@ class CreateTask:
             weights_sha256=weights_sha256,
             optimizer_step=state.step,
             optimizer_key=put_state(self.blobs, task.id, state),
-            mask_nnz=config.method.select_download(config.layout, weights, 0).nnz,
+            mask_nnz=select_download(config, weights, 0).nnz,
             divisor=0,
             created_at=now,
         )
@@ -89,3 +90,4 @@ def _check_weights(config: TaskConfig, weights: NDArray[np.float32]) -> None:
         )
     if not np.isfinite(weights).all():
         raise Refusal(Reason.NON_FINITE, "the initial adapter holds NaN or infinite values")
+    config.base.check(config.layout, weights)

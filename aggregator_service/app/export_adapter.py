@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from aggregator_service.domain.adapters import Adapter
+from aggregator_service.domain.downloads import device_weights
 from aggregator_service.domain.tasks import Task
 from flasc_core.layout import AdapterLayout
-from flasc_core.methods import start_from
-from flasc_core.wire import quantize
 
 __all__ = ["Export", "WeightsKind", "peft_name"]
 
@@ -80,10 +79,7 @@ class Export:
         """Shape (dim,), in layout order."""
         if kind is WeightsKind.MASTER:
             return self.master
-        config = self.task.config
-        mask = config.method.select_download(config.layout, self.master, self.round_number - 1)
-        # What devices run is what they decode.
-        return start_from(quantize(mask, config.encodings.download))
+        return device_weights(self.task.config, self.master, self.round_number - 1)
 
     def safetensors(self, kind: WeightsKind) -> bytes:
         return _encode(self.task.config.layout, self.weights(kind))

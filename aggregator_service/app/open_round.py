@@ -8,12 +8,12 @@ from datetime import datetime
 from hashlib import sha256
 
 from aggregator_service.app.adapter_files import load_weights
+from aggregator_service.domain.downloads import encode_download, select_download
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import DownloadFile, Round, RoundState
 from aggregator_service.domain.tasks import Task
 from aggregator_service.store.base import Lock, Store, Transaction
 from aggregator_service.store.blobs import BlobStore
-from flasc_core.wire import encode, profile_for
 
 __all__ = ["OpenRound"]
 
@@ -52,10 +52,9 @@ class OpenRound:
         )
         if adapter is None:
             raise AssertionError("a round's base version was published before the round was made")
-        config = task.config
         weights = load_weights(self.blobs, adapter)
-        vector = config.method.select_download(config.layout, weights, pending.index)
-        payload = encode(vector, profile_for(config.encodings.download))
+        vector = select_download(task.config, weights, pending.index)
+        payload = encode_download(task.config, vector)
         digest = sha256(payload).digest()
         key = f"tasks/{task.id}/downloads/{digest.hex()}"
         self.blobs.put(key, payload)

@@ -28,5 +28,6 @@ def encode_task_spec(name: str, config: TaskConfig) -> bytes:
         max_abs_value=config.limits.max_abs_value,
         max_weight=config.limits.max_weight,
         max_unary_payload_bytes=MAX_UNARY_PAYLOAD_BYTES,
+        initial_adapter=config.base.to_message(),
     )
     return spec.SerializeToString(deterministic=True)

@@ -18,6 +18,7 @@ from aggregator_service.domain.tasks import (
     TrainingPlan,
     UpdateLimits,
 )
+from flasc_core.base import base_from_json
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout
 from flasc_core.methods import method_from_json
@@ -50,6 +51,7 @@ def config_to_json(config: TaskConfig) -> dict[str, Json]:
             "download": config.encodings.download.name,
             "updates": [encoding.name for encoding in config.encodings.updates],
         },
+        "base": config.base.to_json(),
         "fold_shards": config.fold_shards,
     }
     return cast("dict[str, Json]", fields)
@@ -70,6 +72,7 @@ def config_from_json(data: Mapping[str, Json]) -> TaskConfig:
             ending=Ending(**_numbers(fields.pop("ending"), Ending, "ending")),
             limits=UpdateLimits(**_numbers(fields.pop("limits", {}), UpdateLimits, "limits")),
             encodings=_encodings(fields.pop("encodings", {})),
+            base=base_from_json(_object(fields.pop("base", {"name": "zero"}), "base")),
             fold_shards=_integer(fields.pop("fold_shards", 1), "fold_shards"),
         )
     except KeyError as missing:

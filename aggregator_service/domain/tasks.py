@@ -19,6 +19,7 @@ from typing import Final
 from uuid import UUID
 
 from aggregator_service.domain.rounds import RoundPolicy
+from flasc_core.base import Base, ZeroBase
 from flasc_core.errors import Reason, Refusal
 from flasc_core.fold import check_headroom
 from flasc_core.layout import AdapterLayout
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 PLAIN_ENCODING: Final = Encoding.parse("plain")
+ZERO_BASE: Final = ZeroBase()
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -156,6 +158,8 @@ class TaskConfig:
     ending: Ending
     limits: UpdateLimits = UpdateLimits()
     encodings: Encodings = Encodings()
+    # What downloads are relative to.
+    base: Base = ZERO_BASE
     # Accumulators per round; more of them let more drivers fold one round at once.
     fold_shards: int = 1
 

@@ -31,6 +31,12 @@ class OptimizerName(StrEnum):
     SGD = "sgd"
 
 
+@unique
+class BaseName(StrEnum):
+    ZERO = "zero"
+    INITIAL = "initial"
+
+
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="1 to 63 lower-case letters, digits and dashes.")],
@@ -62,6 +68,14 @@ def create(
     upload_density: Annotated[float | None, typer.Option(help="In (0, 1].")] = None,
     head_density: Annotated[
         float | None, typer.Option(help="In (0, 1]; 0: rank the head with the rest.")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of downloads and updates: plain, float32, bfloat16, int8 to int3."),
+    ] = None,
+    base: Annotated[
+        BaseName | None,
+        typer.Option(help="initial: send differences from an adapter that devices draw by --seed."),
     ] = None,
     optimizer: Annotated[OptimizerName | None, typer.Option(help="On the server.")] = None,
     server_lr: Annotated[float | None, typer.Option(help="The server's learning rate.")] = None,
@@ -99,6 +113,9 @@ def create(
         "optimizer.learning_rate": server_lr,
         "training.learning_rate": client_lr,
         "training.max_steps": max_steps,
+        "encodings.download": encoding,
+        "encodings.updates": None if encoding is None else [encoding],
+        "base.name": None if base is None else base.value,
     }
     settings = replace(
         settings,
@@ -194,7 +211,8 @@ def _print_detail(detail: Record, *, as_json: bool) -> None:
     config = detail["config"]
     # A tensor per line would bury the rest; --json has them all.
     sections = {
-        name: config[name] for name in ("training", "method", "optimizer", "policy", "encodings")
+        name: config[name]
+        for name in ("training", "method", "optimizer", "policy", "encodings", "base")
     }
     fields = {name: value for name, value in detail.items() if name != "config"}
     print_fields({**fields, **sections, "tensors": len(config["layout"])})

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
@@ -37,9 +38,12 @@ class LiveService:
     _channels: list[grpc.Channel] = field(default_factory=list)
     _count: int = 0
 
-    def create_task(self, name: str = "a-task", **changes: Any) -> Task:
+    def create_task(
+        self, name: str = "a-task", weights: NDArray[np.float32] | None = None, **changes: Any
+    ) -> Task:
         config = a_config(**changes)
-        weights = np.linspace(-1.0, 1.0, config.layout.dim, dtype=np.float32)
+        if weights is None:
+            weights = np.linspace(-1.0, 1.0, config.layout.dim, dtype=np.float32)
         task = CreateTask(store=self.store, blobs=self.blobs, now=utc_now)(name, config, weights)
         self.settle()
         return task

@@ -26,19 +26,23 @@ from flasc_core.pb.v1 import layout_pb2 as flasc_dot_v1_dot_layout__pb2
 from flasc_core.pb.v1 import sparse_update_pb2 as flasc_dot_v1_dot_sparse__update__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lasc/v1/task_spec.proto\x12\x08\x66lasc.v1\x1a\x15\x66lasc/v1/layout.proto\x1a\x1c\x66lasc/v1/sparse_update.proto\")\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x8a\x01\n\x0cTrainingPlan\x12\x14\n\x0clocal_epochs\x18\x01 \x01(\r\x12\x11\n\tmax_steps\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x10\n\x08momentum\x18\x05 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x06 \x01(\x01\"\xac\x01\n\x0eUpdateEncoding\x12/\n\x0eindex_encoding\x18\x01 \x01(\x0e\x32\x17.flasc.v1.IndexEncoding\x12/\n\x0evalue_encoding\x18\x02 \x01(\x0e\x32\x17.flasc.v1.ValueEncoding\x12*\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x15.flasc.v1.Compression\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\"\xba\x02\n\x08TaskSpec\x12\x11\n\ttask_name\x18\x01 \x01(\t\x12\'\n\x06layout\x18\x02 \x01(\x0b\x32\x17.flasc.v1.AdapterLayout\x12\'\n\nbase_model\x18\x03 \x01(\x0b\x32\x13.flasc.v1.BaseModel\x12-\n\rtraining_plan\x18\x04 \x01(\x0b\x32\x16.flasc.v1.TrainingPlan\x12\x18\n\x10peft_config_json\x18\x05 \x01(\t\x12\x34\n\x12\x61\x63\x63\x65pted_encodings\x18\x06 \x03(\x0b\x32\x18.flasc.v1.UpdateEncoding\x12\x15\n\rmax_abs_value\x18\x07 \x01(\x01\x12\x12\n\nmax_weight\x18\x08 \x01(\r\x12\x1f\n\x17max_unary_payload_bytes\x18\t \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lasc/v1/task_spec.proto\x12\x08\x66lasc.v1\x1a\x15\x66lasc/v1/layout.proto\x1a\x1c\x66lasc/v1/sparse_update.proto\")\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x8a\x01\n\x0cTrainingPlan\x12\x14\n\x0clocal_epochs\x18\x01 \x01(\r\x12\x11\n\tmax_steps\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x10\n\x08momentum\x18\x05 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x06 \x01(\x01\"\xac\x01\n\x0eUpdateEncoding\x12/\n\x0eindex_encoding\x18\x01 \x01(\x0e\x32\x17.flasc.v1.IndexEncoding\x12/\n\x0evalue_encoding\x18\x02 \x01(\x0e\x32\x17.flasc.v1.ValueEncoding\x12*\n\x0b\x63ompression\x18\x03 \x01(\x0e\x32\x15.flasc.v1.Compression\x12\x0c\n\x04\x62its\x18\x04 \x01(\r\"F\n\x0eInitialAdapter\x12&\n\tgenerator\x18\x01 \x01(\x0e\x32\x13.flasc.v1.Generator\x12\x0c\n\x04seed\x18\x02 \x01(\x04\"\xed\x02\n\x08TaskSpec\x12\x11\n\ttask_name\x18\x01 \x01(\t\x12\'\n\x06layout\x18\x02 \x01(\x0b\x32\x17.flasc.v1.AdapterLayout\x12\'\n\nbase_model\x18\x03 \x01(\x0b\x32\x13.flasc.v1.BaseModel\x12-\n\rtraining_plan\x18\x04 \x01(\x0b\x32\x16.flasc.v1.TrainingPlan\x12\x18\n\x10peft_config_json\x18\x05 \x01(\t\x12\x34\n\x12\x61\x63\x63\x65pted_encodings\x18\x06 \x03(\x0b\x32\x18.flasc.v1.UpdateEncoding\x12\x15\n\rmax_abs_value\x18\x07 \x01(\x01\x12\x12\n\nmax_weight\x18\x08 \x01(\r\x12\x1f\n\x17max_unary_payload_bytes\x18\t \x01(\x04\x12\x31\n\x0finitial_adapter\x18\n \x01(\x0b\x32\x18.flasc.v1.InitialAdapter*H\n\tGenerator\x12\x19\n\x15GENERATOR_UNSPECIFIED\x10\x00\x12 \n\x1cGENERATOR_SPLITMIX64_UNIFORM\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flasc.v1.task_spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GENERATOR']._serialized_start=890
+  _globals['_GENERATOR']._serialized_end=962
   _globals['_BASEMODEL']._serialized_start=91
   _globals['_BASEMODEL']._serialized_end=132
   _globals['_TRAININGPLAN']._serialized_start=135
   _globals['_TRAININGPLAN']._serialized_end=273
   _globals['_UPDATEENCODING']._serialized_start=276
   _globals['_UPDATEENCODING']._serialized_end=448
-  _globals['_TASKSPEC']._serialized_start=451
-  _globals['_TASKSPEC']._serialized_end=765
+  _globals['_INITIALADAPTER']._serialized_start=450
+  _globals['_INITIALADAPTER']._serialized_end=520
+  _globals['_TASKSPEC']._serialized_start=523
+  _globals['_TASKSPEC']._serialized_end=888
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load
 
 from aggregator_service.app.adapter_files import load_weights
-from flasc_core.methods import Flasc, start_from
+from flasc_core.methods import Flasc
 from tests.builders import a_config
 from tests.support.history import History, a_history
 from tests.support.operator import Operator
@@ -53,7 +53,7 @@ def test_a_version_is_downloaded_as_devices_run_it_and_as_the_server_keeps_it(
     adapter = operator.store.read("get", lambda tx: tx.adapters.get(history.task.id, number))
     assert adapter is not None
     master = load_weights(operator.blobs, adapter)
-    masked = start_from(config.method.select_download(config.layout, master, first_round - 1))
+    masked = config.method.select_download(config.layout, master, first_round - 1).to_dense()
 
     by_default = operator.get(TENSORS.format(version))
     kept = operator.get(TENSORS.format(version) + "?weights=master")

@@ -12,7 +12,6 @@ from aggregator_service.app.adapter_files import load_weights
 from aggregator_service.app.export_adapter import Export, WeightsKind
 from aggregator_service.domain.tasks import Encodings, Task
 from flasc_core.errors import Reason
-from flasc_core.methods import start_from
 from flasc_core.pb.v1 import task_spec_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import DecodeLimits, Encoding, decode, encode, profile_for
@@ -79,5 +78,5 @@ def test_what_is_exported_as_masked_is_what_devices_decode(live: LiveService) ->
     master = load_weights(live.blobs, initial)
     export = Export(task=task, adapter=initial, round_number=1, master=master)
     masked = export.weights(WeightsKind.MASKED)
-    assert np.array_equal(masked, start_from(decode(payload, limits)))
+    assert np.array_equal(masked, decode(payload, limits).to_dense())
     assert not np.array_equal(masked[masked != 0], master[masked != 0])

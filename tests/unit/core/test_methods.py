@@ -20,7 +20,6 @@ from flasc_core.methods import (
     apply_upload_rule,
     mask_composition,
     method_from_json,
-    start_from,
 )
 from flasc_core.pb.v1 import device_service_pb2, layout_pb2
 from tests.unit.core.builders import a_layout, a_vector, finite_floats
@@ -54,7 +53,7 @@ def test_a_zero_inside_the_download_mask_is_sent_as_a_zero() -> None:
 def test_training_starts_from_zero_wherever_nothing_was_sent() -> None:
     weights = an_update(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     download = Flasc(download_density=0.2, upload_density=1).select_download(a_layout(), weights, 0)
-    assert start_from(download).tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 9, 10]
+    assert download.to_dense().tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 9, 10]
 
 
 def test_without_a_head_density_the_head_is_ranked_with_the_rest() -> None:

@@ -1,0 +1,1 @@
+"""Experiments of hours: resumable, each run with a result of its own."""

@@ -1,0 +1,119 @@
+"""A task's rounds in one process, by the code that the service and its devices run.
+
+master weights ─select, encode─▶ download ─decode─▶ start ─every device trains─▶ updates
+      ▲                                                                             │
+      └── server optimizer ◀── mean ◀── exact sums ◀── decode ◀── select, encode ◀──┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator_service.domain.downloads import device_weights, encode_download, select_download
+from aggregator_service.domain.tasks import TaskConfig
+from client_sdk.trainer import Trainer, TrainingPlan
+from flasc_core.fold import Accumulator
+from flasc_core.methods import UploadRule, apply_upload_rule
+from flasc_core.wire import DecodeLimits, Encoding, decode, decode_segments, encode, profile_for
+
+__all__ = ["Federation", "Participation", "RoundReport"]
+
+# Weights have no bound of their own; only updates do.
+_ANY_WEIGHT: Final = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participation:
+    """A device in one round: what trains for it, and the seed of its assignment."""
+
+    trainer: Trainer
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundReport:
+    """Payload bytes over all devices of the round, and their mean training loss by examples."""
+
+    devices: int
+    payload_bytes_down: int
+    payload_bytes_up: int
+    examples: int
+    loss_mean: float
+
+
+class Federation:
+    """Runs rounds one after another; every device's update counts the same.
+
+    `weights` are the float32 masters, shape (dim,), and `round_index` the number of rounds done.
+    """
+
+    def __init__(self, config: TaskConfig, weights: NDArray[np.float32]) -> None:
+        config.check()
+        self.config: Final = config
+        self.weights = weights
+        self.round_index = 0
+        self._state = config.optimizer.init(config.layout.dim)
+
+    def device_weights(self) -> NDArray[np.float32]:
+        """Return what devices of the next round start from and score, shape (dim,)."""
+        return device_weights(self.config, self.weights, self.round_index)
+
+    def run_round(self, cohort: Iterable[Participation]) -> RoundReport:
+        """Raises TrainingFailed, and ValueError for an empty cohort; nothing has changed then."""
+        config = self.config
+        layout = config.layout
+        rule = config.method.upload_rule(layout, self.round_index)
+        download = encode_download(config, select_download(config, self.weights, self.round_index))
+        limits = DecodeLimits(
+            dim=layout.dim, max_nnz=layout.dim, max_abs_value=_ANY_WEIGHT, min_nnz=0
+        )
+        start = config.base.start_from(layout, decode(download, limits))
+        total = Accumulator.zeros(layout.dim)
+        bytes_up, examples, loss_sum = 0, 0, 0.0
+        for number, device in enumerate(cohort):
+            result = device.trainer.train(start, self._plan(), device.seed, _ignore_step)
+            payload = self._encode(result.update, rule)
+            self._add(total, payload, rule, number)
+            bytes_up += len(payload)
+            examples += result.examples
+            loss_sum += result.loss_mean * result.examples
+        self.weights, self._state = config.optimizer.apply(
+            self.weights, total.mean(total.weight_sum), self._state
+        )
+        self.round_index += 1
+        return RoundReport(
+            devices=total.count,
+            payload_bytes_down=len(download) * total.count,
+            payload_bytes_up=bytes_up,
+            examples=examples,
+            loss_mean=loss_sum / examples,
+        )
+
+    def _plan(self) -> TrainingPlan:
+        training = self.config.training
+        return TrainingPlan(**{name: getattr(training, name) for name in type(training).__slots__})
+
+    def _encode(self, update: NDArray[np.float32], rule: UploadRule) -> bytes:
+        accepted = self.config.encodings.updates
+        encoding = accepted[0] if accepted else Encoding.parse("plain")
+        return encode(apply_upload_rule(self.config.layout, update, rule), profile_for(encoding))
+
+    def _add(self, total: Accumulator, payload: bytes, rule: UploadRule, number: int) -> None:
+        limits = DecodeLimits(
+            dim=self.config.layout.dim,
+            max_nnz=rule.max_count,
+            max_abs_value=self.config.limits.max_abs_value,
+            value_encodings=self.config.encodings.accepted_values,
+        )
+        parts = partial(decode_segments, payload, limits)
+        total.add_parts(parts, 1, number.to_bytes(16, "big"))
+
+
+def _ignore_step(step: int, total: int) -> None:
+    pass

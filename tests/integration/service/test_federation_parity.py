@@ -1,0 +1,105 @@
+"""Rounds in one process give the versions that the live service publishes, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from aggregator_service.domain.tasks import BaseModel, Encodings, Ending
+from aggregator_service.store.base import Store
+from aggregator_service.store.folder_blobs import FolderBlobs
+from client_sdk import Evaluation, Participant, StepOutcome, TrainingPlan, TrainingResult
+from flasc_core.base import Base, InitialBase, ZeroBase
+from flasc_core.methods import Flasc
+from flasc_core.wire import Encoding
+from flasc_sim.federation import Federation, Participation
+from tests.builders import a_policy
+from tests.support.live import live_service
+from tests.support.seen import adapters_of
+from tests.support.vector_trainer import a_layout
+
+ROUNDS = 3
+DEVICES = 2
+LAYOUT = a_layout(64)
+
+
+class PullTrainer:
+    """Pulls its weights towards a point that the seed draws, and remembers the seeds."""
+
+    layout = LAYOUT
+    base_model_sha256 = sha256(b"base").digest()
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def evaluate(self, weights: NDArray[np.float32]) -> Evaluation | None:
+        return None
+
+    def train(
+        self,
+        weights: NDArray[np.float32],
+        plan: TrainingPlan,
+        seed: int,
+        on_step: Callable[[int, int], None],
+    ) -> TrainingResult:
+        self.seeds.append(seed)
+        point = np.random.default_rng(seed).standard_normal(weights.shape, dtype=np.float32)
+        update = (point - weights) * np.float32(plan.learning_rate)
+        return TrainingResult(update=update, examples=20, steps=1, loss_mean=0.5, seconds=1.0)
+
+
+@pytest.mark.parametrize("encoding", ["plain", "bfloat16", "int6"])
+@pytest.mark.parametrize("density", [1.0, 0.25])
+@pytest.mark.parametrize("base", [ZeroBase(), InitialBase(seed=5)])
+def test_the_live_service_publishes_what_the_federation_computes(
+    sqlite_store: Store, tmp_path: Path, encoding: str, density: float, base: Base
+) -> None:
+    chosen = Encoding.parse(encoding)
+    start = base.initialise(LAYOUT, np.linspace(-1, 1, LAYOUT.dim, dtype=np.float32))
+    trainers = [PullTrainer() for _ in range(DEVICES)]
+    with live_service(sqlite_store, FolderBlobs(tmp_path / "blobs")) as service:
+        task = service.create_task(
+            weights=start,
+            layout=LAYOUT,
+            base_model=BaseModel(name="tiny", sha256=PullTrainer.base_model_sha256),
+            method=Flasc(download_density=density, upload_density=density),
+            policy=a_policy(goal=DEVICES, quorum=1, retry_min=timedelta(0)),
+            ending=Ending(rounds=ROUNDS, final_evaluation=False),
+            encodings=Encodings(download=chosen, updates=(chosen,)),
+            base=base,
+        )
+        credentials = [service.device().credential for _ in trainers]
+        for _ in range(ROUNDS):
+            for trainer, credential in zip(trainers, credentials, strict=True):
+                take_part(service.port, trainer, credential, tmp_path)
+            service.settle()
+        published = [adapter.weights_sha256 for adapter in adapters_of(service.store, task)]
+
+    federation = Federation(task.config, start)
+    computed = [sha256(start.tobytes()).digest()]
+    for number in range(ROUNDS):
+        federation.run_round(
+            Participation(trainer=PullTrainer(), seed=trainer.seeds[number]) for trainer in trainers
+        )
+        computed.append(sha256(federation.weights.tobytes()).digest())
+    assert published == computed
+    assert len(set(computed)) == ROUNDS + 1
+
+
+def take_part(port: int, trainer: PullTrainer, credential: str, folder: Path) -> None:
+    with Participant(
+        f"localhost:{port}",
+        task="a-task",
+        credential=credential,
+        trainer=trainer,
+        state_folder=folder / credential,
+        insecure=True,
+        sleep=lambda seconds: None,
+    ) as participant:
+        assert participant.step().outcome is StepOutcome.UPDATED
