@@ -10,7 +10,7 @@
     - ModelMismatch            this device's model is not the task's
       . LayoutMismatch           adapter tensors differ
       . BaseModelMismatch        frozen weights differ
-    - AssignmentOver           too late; check in for the next round
+    - AssignmentOver           too late, or taken back; check in for the next round
     - UpdateRejected           the update's content breaks a rule; the same bytes never pass
     - ProtocolError            the ends disagree about the protocol: a bug, or versions far apart
       . CallUnknown              the service is older than this call
@@ -179,10 +179,12 @@ BY_REASON: Final[Mapping[Reason, type[ServiceError]]] = MappingProxyType(
         Reason.ROUND_CLOSED: AssignmentOver,
         Reason.STALE_BASE: AssignmentOver,
         Reason.UPDATE_CONFLICT: AssignmentOver,
+        Reason.UPDATE_RETRACTED: AssignmentOver,
         Reason.TASK_STATE: AssignmentOver,
         Reason.OVERLOADED: ServiceBusy,
         Reason.STORAGE: ServiceBusy,
         # Answers of the operators' side; a device that meets one talks to the wrong door.
+        Reason.UPDATE_UNKNOWN: ProtocolError,
         Reason.KEY_UNKNOWN: ProtocolError,
         Reason.NAME_TAKEN: ProtocolError,
         Reason.CONFIGURATION: ProtocolError,

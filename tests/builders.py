@@ -186,6 +186,9 @@ def an_assignment(
     )
     if state is AssignmentState.TRAINING:
         return replace(training, **changes)
+    if state is AssignmentState.RETRACTED:
+        accepted = training.end(AssignmentState.ACCEPTED, NOW + SECOND)
+        return replace(accepted.retract(NOW + 2 * SECOND, "a reason"), **changes)
     return replace(training.end(state, NOW + SECOND), **changes)
 
 

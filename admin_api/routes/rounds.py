@@ -1,4 +1,4 @@
-"""Rounds: list, show, assignments, abort."""
+"""Rounds: list, show, assignments, retract an update, abort."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from admin_api.lookup import describe_round, find_round, find_task, page_of
 from admin_api.problems import refusals
 from admin_api.routes.tasks import TaskRef
 from admin_api.schemas.common import Page
-from admin_api.schemas.rounds import AssignmentView, RoundView
+from admin_api.schemas.rounds import AssignmentView, Retraction, RoundView
 from admin_api.services import Limit, NumberCursor, Services, ServicesDep, UuidCursor
 from aggregator_service.app.abort_round import AbortRound
+from aggregator_service.app.retract_update import RetractUpdate
 from aggregator_service.store.base import Transaction
 from flasc_core.errors import Reason
 
@@ -22,6 +23,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["rounds"])
 
 RoundId = Annotated[UUID, Path(examples=["7f8c1d52-3c1e-4a7b-9d5b-0e2f6a1c4b8d"])]
+DeviceId = Annotated[UUID, Path(examples=["0b54ad2e-6d6f-4f0c-8f0e-3a5d1c9b7e21"])]
 
 
 @router.get("/tasks/{task}/rounds", responses=refusals(Reason.TASK_UNKNOWN))
@@ -57,6 +59,24 @@ def list_assignments(
         return page_of(found, limit, AssignmentView.of, lambda record: record.assignment.id)
 
     return services.store.read("list_assignments", body)
+
+
+@router.post(
+    "/rounds/{round_id}/updates/{device_id}/retract",
+    responses=refusals(
+        Reason.ROUND_UNKNOWN, Reason.UPDATE_UNKNOWN, Reason.ROUND_CLOSED, Reason.FIELD_REQUIRED
+    ),
+)
+def retract_update(
+    services: ServicesDep, round_id: RoundId, device_id: DeviceId, retraction: Retraction
+) -> RoundView:
+    """Take a device's update out of a round that still collects, and destroy its payload.
+
+    The round goes on as if the device had not taken part. Repeating is harmless.
+    """
+    retract = RetractUpdate(store=services.store, blobs=services.blobs, now=services.now)
+    retract(round_id, device_id, retraction.reason)
+    return _show(services, round_id)
 
 
 @router.post("/rounds/{round_id}/abort", responses=refusals(Reason.ROUND_UNKNOWN))

@@ -8,13 +8,13 @@ from typing import Self
 
 from pydantic import Field
 
-from admin_api.schemas.common import Digest, Id, Output, Seconds, Time
+from admin_api.schemas.common import Digest, Id, Input, Output, Seconds, Time
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import AbortReason, Round, RoundKind, RoundState
 from aggregator_service.store.base import AssignmentRecord, RoundFigures
 from flasc_core.errors import Reason
 
-__all__ = ["AssignmentView", "EvaluationView", "RoundBytes", "RoundView"]
+__all__ = ["AssignmentView", "EvaluationView", "Retraction", "RoundBytes", "RoundView"]
 
 _FLOAT32_BYTES = 4
 
@@ -178,6 +178,16 @@ class RoundView(Output):
         )
 
 
+class Retraction(Input):
+    reason: str = Field(
+        min_length=1,
+        max_length=500,
+        pattern=r"\S",
+        description="Why, for whoever looks at the round later.",
+        examples=["the owner withdrew consent"],
+    )
+
+
 class TrainingMetricsView(Output):
     examples: int = Field(examples=[64])
     steps: int = Field(examples=[4])
@@ -205,7 +215,11 @@ class AssignmentView(Output):
     assigned_at: Time
     expires_at: Time
     ended_at: Time | None
-    detail: str = Field(description="What the device said, where it gave up.", examples=[""])
+    detail: str = Field(
+        description="What the device said where it gave up, or the operator's reason where its "
+        "update was retracted.",
+        examples=[""],
+    )
     payload_bytes_down: int = Field(examples=[671_000])
     payload_bytes_up: int = Field(examples=[665_000])
     training: TrainingMetricsView | None

@@ -62,7 +62,7 @@ class AdvanceTask:
 
     def _collect(self, task: Task, collecting: Round) -> bool:
         folded = 0
-        if collecting.kind is RoundKind.TRAINING and self._waiting(collecting) >= EAGER_BATCH:
+        if collecting.kind is RoundKind.TRAINING and self._is_worth_folding(collecting):
             folded = self._fold(task, collecting)
         closed = CloseRound(store=self.store, now=self.now)(collecting)
         return closed or folded > 0
@@ -88,6 +88,16 @@ class AdvanceTask:
 
         self.store.run("follow_up", body)
         return True
+
+    def _is_worth_folding(self, collecting: Round) -> bool:
+        # A retraction waits for nobody: the payload is there only to be taken out.
+        return self.store.read(
+            "fold_look",
+            lambda tx: (
+                tx.updates.pending_count(collecting.id) >= EAGER_BATCH
+                or tx.updates.retracting_count(collecting.id) > 0
+            ),
+        )
 
     def _waiting(self, current: Round) -> int:
         return self.store.read("pending_count", lambda tx: tx.updates.pending_count(current.id))

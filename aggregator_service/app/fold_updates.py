@@ -1,4 +1,4 @@
-"""Accepted updates go into exact integer accumulators, a batch at a time, under leases."""
+"""Updates go into exact integer accumulators, and retracted ones out of them, under leases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID, uuid4
 
+from aggregator_service.app.round_blobs import drop_payload
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task
 from aggregator_service.domain.updates import FoldProgress, Update
@@ -32,7 +33,7 @@ class FoldUpdates:
     now: Callable[[], datetime]
 
     def __call__(self, task: Task, current: Round) -> int:
-        """Folds up to one batch per shard; returns how many updates.
+        """Adds or takes out up to one batch per shard; returns how many updates.
 
         Any number of drivers may do this at once. A lease keeps them from doing the same work
         twice; the compare-and-set on its token keeps them from counting it twice.
@@ -54,7 +55,9 @@ class FoldUpdates:
         try:
             return self._fold_batch(task, leased, token)
         except (LostRace, BlobMissing):
-            # Fenced out: whoever has the lease now folds the same updates.
+            # Fenced out, or an update was retracted meanwhile: the same work is done anew, by
+            # whoever has the lease, or by the next who takes it.
+            self._release(leased, token)
             return 0
 
     def _fold_batch(self, task: Task, leased: FoldProgress, token: UUID) -> int:
@@ -64,36 +67,46 @@ class FoldUpdates:
             lambda tx: tx.updates.pending(leased.round_id, leased.shard, BATCH),
         )
         if not batch:
-            self.store.run(
-                "release_shard",
-                lambda tx: tx.accumulators.release(leased.round_id, leased.shard, token=token),
-            )
+            self._release(leased, token)
             return 0
         dim = task.config.layout.dim
         accumulator = load_accumulator(self.blobs, leased, dim)
-        ids: list[UUID] = []
+        added: list[Update] = []
+        taken_out: list[Update] = []
         for update in batch:
-            self._add(task, accumulator, update)
-            ids.append(update.id)
+            self._move(task, accumulator, update)
+            (taken_out if update.is_retracted else added).append(update)
             # Otherwise two drivers with large updates would fence each other out for ever.
             if self.now() >= enough:
                 break
         data = accumulator.to_bytes()
         folder = f"rounds/{leased.round_id}/accumulators"
-        key = f"{folder}/{leased.shard}-{sha256(data).hexdigest()}"
+        # The version keeps a key from ever coming back: taking out what was added restores the
+        # very bytes of before, which a slow driver may be about to delete.
+        key = f"{folder}/{leased.shard}-{leased.version + 1}-{sha256(data).hexdigest()}"
         self.blobs.put(key, data)
-        folded = replace(leased, key=key, updates_folded=leased.updates_folded + len(ids))
+        held = leased.updates_folded + len(added) - len(taken_out)
+        folded = replace(leased, key=key, updates_folded=held)
 
         def body(tx: Transaction) -> None:
             tx.accumulators.commit(folded, token=token)
-            tx.updates.mark_folded(ids)
+            tx.updates.mark_folded([update.id for update in added])
+            tx.updates.mark_retracted([update.id for update in taken_out])
 
         self.store.run("fold_batch", body)
+        for update in taken_out:
+            drop_payload(self.blobs, update)
         if leased.key is not None:
             self.blobs.delete(leased.key)
-        return len(ids)
+        return len(added) + len(taken_out)
 
-    def _add(self, task: Task, accumulator: Accumulator, update: Update) -> None:
+    def _release(self, leased: FoldProgress, token: UUID) -> None:
+        self.store.run(
+            "release_shard",
+            lambda tx: tx.accumulators.release(leased.round_id, leased.shard, token=token),
+        )
+
+    def _move(self, task: Task, accumulator: Accumulator, update: Update) -> None:
         payload = update.payload
         if payload is None:
             if update.payload_key is None:
@@ -105,9 +118,9 @@ class FoldUpdates:
             max_abs_value=task.config.limits.max_abs_value,
         )
         # A segment at a time, so that no whole vector is held beside the sums.
-        accumulator.add_parts(
-            partial(decode_segments, payload, limits), update.weight, update.id.bytes
-        )
+        parts = partial(decode_segments, payload, limits)
+        move = accumulator.subtract_parts if update.is_retracted else accumulator.add_parts
+        move(parts, update.weight, update.id.bytes)
 
 
 def load_accumulator(blobs: BlobStore, progress: FoldProgress, dim: int) -> Accumulator:

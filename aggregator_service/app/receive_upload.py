@@ -61,7 +61,8 @@ class ReceiveUpload:
     def durable_bytes(self, device_id: UUID, assignment_id: UUID, payload_sha256: bytes) -> int:
         """How many leading bytes of that payload are durable; all of an accepted update's.
 
-        Refuses ASSIGNMENT_UNKNOWN, ASSIGNMENT_EXPIRED, ROUND_CLOSED and UPDATE_CONFLICT.
+        Refuses ASSIGNMENT_UNKNOWN, ASSIGNMENT_EXPIRED, ROUND_CLOSED, UPDATE_RETRACTED and
+        UPDATE_CONFLICT.
         """
         work, accepted = self._look(device_id, assignment_id, payload_sha256)
         if accepted is not None:

@@ -224,7 +224,12 @@ def check_header(work: Work, header: UpdateHeader) -> None:
 
 
 def check_repeats(stored: Update, payload_sha256: bytes) -> None:
-    """Refuses UPDATE_CONFLICT unless that payload is the one that counts."""
+    """Refuses UPDATE_RETRACTED, and UPDATE_CONFLICT unless that payload is the one that counts."""
+    if stored.is_retracted:
+        raise Refusal(
+            Reason.UPDATE_RETRACTED,
+            "the operator took this device's update out of the round; check in for the next one",
+        )
     if stored.payload_sha256 != payload_sha256:
         raise Refusal(
             Reason.UPDATE_CONFLICT,

@@ -1,6 +1,6 @@
 """One device's part in one round.
 
-TRAINING ──update accepted──▶ ACCEPTED
+TRAINING ──update accepted──▶ ACCEPTED ──the operator takes the update back──▶ RETRACTED
     │────evaluation round, counts reported──▶ EVALUATED
     │────device says so──▶ ABANDONED | FAILED
     └────round over, or time over──▶ EXPIRED
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum, unique
+from typing import Final
 from uuid import UUID
 
 from flasc_core.errors import Reason, Refusal
@@ -26,6 +27,7 @@ class AssignmentState(StrEnum):
     ABANDONED = "ABANDONED"
     FAILED = "FAILED"
     EXPIRED = "EXPIRED"
+    RETRACTED = "RETRACTED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class Assignment:
         training_metrics: TrainingMetrics | None = None,
         evaluation: Evaluation | None = None,
     ) -> Assignment:
-        if self.state is not AssignmentState.TRAINING or state is AssignmentState.TRAINING:
+        if self.state is not AssignmentState.TRAINING or state not in _ENDINGS:
             raise AssertionError(f"no transition {self.state} -> {state}")
         return replace(
             self,
@@ -93,3 +95,19 @@ class Assignment:
             training_metrics=training_metrics,
             evaluation=evaluation,
         )
+
+    def retract(self, now: datetime, reason: str) -> Assignment:
+        """After its update was taken back: what the device said of its data goes with it."""
+        if self.state is not AssignmentState.ACCEPTED:
+            raise AssertionError(f"no transition {self.state} -> RETRACTED")
+        return replace(
+            self,
+            state=AssignmentState.RETRACTED,
+            ended_at=now,
+            detail=reason,
+            training_metrics=None,
+            evaluation=None,
+        )
+
+
+_ENDINGS: Final = frozenset(AssignmentState) - {AssignmentState.TRAINING, AssignmentState.RETRACTED}

@@ -1,11 +1,16 @@
 """An accepted update: an entry of the ledger, and its payload for as long as it is needed.
 
 ACCEPTED ──in an accumulator──▶ FOLDED ──round over, payload destroyed──▶ SCRUBBED
+    │ taken back before the close  │
+    │                              ▼
+    │                          RETRACTING ──out of the accumulator, or round over
+    │                                          │
+    └──────────payload destroyed───────────────┴──▶ RETRACTED
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum, unique
 from uuid import UUID
@@ -18,6 +23,9 @@ class UpdateState(StrEnum):
     ACCEPTED = "ACCEPTED"
     FOLDED = "FOLDED"
     SCRUBBED = "SCRUBBED"
+    # Counts no more; an accumulator still holds it, and the payload is needed to take it out.
+    RETRACTING = "RETRACTING"
+    RETRACTED = "RETRACTED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +47,19 @@ class Update:
     payload_key: str | None = None
     # Position in the ledger; given by the store.
     sequence: int = 0
+
+    @property
+    def is_retracted(self) -> bool:
+        """It counts nowhere any more, whether or not an accumulator still has to lose it."""
+        return self.state in (UpdateState.RETRACTING, UpdateState.RETRACTED)
+
+    def retract(self) -> Update:
+        """Takes it back: at once where nothing holds it yet, else once it has been subtracted."""
+        if self.state is UpdateState.ACCEPTED:
+            return replace(self, state=UpdateState.RETRACTED, payload=None)
+        if self.state is UpdateState.FOLDED:
+            return replace(self, state=UpdateState.RETRACTING)
+        raise AssertionError(f"no transition {self.state} -> RETRACTED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

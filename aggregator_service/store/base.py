@@ -172,14 +172,29 @@ class Updates(Protocol):
     def get(self, round_id: UUID, device_id: UUID) -> Update | None: ...
 
     def pending(self, round_id: UUID, shard: int, limit: int) -> Sequence[Update]:
-        """ACCEPTED updates of one shard, in ledger order, with their payloads."""
+        """What one shard's accumulator has yet to learn, in ledger order, with its payloads.
+
+        ACCEPTED updates are to be added, RETRACTING ones to be taken out.
+        """
 
     def pending_count(self, round_id: UUID) -> int: ...
+
+    def retracting_count(self, round_id: UUID) -> int: ...
 
     def mark_folded(self, update_ids: Sequence[UUID]) -> None:
         """Raises LostRace unless every one of them was ACCEPTED."""
 
-    def count(self, round_id: UUID) -> int: ...
+    def retract(self, update: Update) -> Update:
+        """Stores update.retract(), or raises LostRace if its state has moved on."""
+
+    def mark_retracted(self, update_ids: Sequence[UUID]) -> None:
+        """Drops their inline payloads; raises LostRace unless every one of them was RETRACTING."""
+
+    def retracted(self, round_id: UUID) -> Sequence[Update]:
+        """RETRACTED updates in ledger order, whether or not their blobs still exist."""
+
+    def count(self, round_id: UUID) -> int:
+        """Of the accepted set: here and below, retracted updates are none of it."""
 
     def ids(self, round_id: UUID) -> Sequence[UUID]:
         """In ledger order."""
@@ -187,9 +202,10 @@ class Updates(Protocol):
     def summary(self, round_id: UUID) -> LedgerSummary: ...
 
     def scrub(self, round_id: UUID) -> Sequence[str]:
-        """Drops inline payloads, marks FOLDED and ACCEPTED updates SCRUBBED, returns blob keys.
+        """Drops inline payloads, and returns the keys of all blobs.
 
-        Repeating returns the same keys, so that a crash before their deletion loses none.
+        FOLDED and ACCEPTED updates become SCRUBBED, RETRACTING ones RETRACTED. Repeating returns
+        the same keys, so that a crash before their deletion loses none.
         """
 
 

@@ -9,13 +9,14 @@ import typer
 
 from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.options import ApiKeyOption, ApiOption, JsonOption
-from flasc_cli.output import Json, print_fields, print_json, print_table
+from flasc_cli.output import Json, print_fields, print_json, print_table, say
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Rounds of a task.", no_args_is_help=True)
 
 TaskArgument = Annotated[str, typer.Argument(help="A task's name or id.")]
+NumberArgument = Annotated[int, typer.Argument(help="The round's number.", min=1)]
 
 _COLUMNS = (
     "round",
@@ -51,7 +52,7 @@ def list_rounds(
 @app.command()
 def show(
     task: TaskArgument,
-    number: Annotated[int, typer.Argument(help="The round's number.", min=1)],
+    number: NumberArgument,
     api: ApiOption = DEFAULT_API,
     api_key: ApiKeyOption = "",
     as_json: JsonOption = False,
@@ -66,6 +67,33 @@ def show(
     print_fields({name: value for name, value in shown.items() if name != "devices"})
     columns = ("device_id", "state", "payload_bytes_down", "payload_bytes_up", "detail")
     print_table("Devices", columns, [[row[name] for name in columns] for row in devices])
+
+
+@app.command()
+def retract(
+    task: TaskArgument,
+    number: NumberArgument,
+    device_id: Annotated[UUID, typer.Argument(help="The id, as `flasc round show` lists it.")],
+    reason: Annotated[str, typer.Option(help="Kept with the device's part in the round.")],
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Take a device's update out of a round that still collects, and destroy its payload.
+
+    The round goes on as if the device had not taken part. Repeating is harmless.
+    """
+    with AdminApi(api, api_key) as client:
+        round_id = UUID(_find(client, task, number)["id"])
+        path = f"/v1/rounds/{round_id}/updates/{device_id}/retract"
+        shown = client.post(path, {"reason": reason})
+    if as_json:
+        print_json(shown)
+    else:
+        say(
+            f"The update is out of round {number}; {shown['devices']['accepted']} of "
+            f"{shown['goal']} are left"
+        )
 
 
 @app.command()

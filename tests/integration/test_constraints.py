@@ -42,6 +42,8 @@ BREAKING: dict[str, list[dict[str, object]]] = {
         {"payload_key": "also/here"},
         {"state": "SCRUBBED"},
         {"state": "SCRUBBED", "payload_key": "still/here"},
+        {"state": "RETRACTED"},
+        {"state": "RETRACTING", "payload": None},
     ],
     "ck_accumulators_lease_whole": [{"lease_token": uuid4()}, {"lease_expires_at": NOW}],
     "ck_adapters_first_without_round": [{"version": 1}, {"round_id": a_round_id}],

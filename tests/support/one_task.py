@@ -131,6 +131,11 @@ class OneTask:
         enroll = EnrollDevice(store=self._store, now=self.clock)
         self.devices = [enroll(f"device-{number}")[0].id for number in range(count)]
 
+    @property
+    def process(self) -> Process:
+        """The one that traps wait for."""
+        return self._process
+
     @contextmanager
     def trapped(self) -> Iterator[None]:
         """Traps wait for what happens in here."""

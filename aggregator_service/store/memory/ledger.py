@@ -40,21 +40,37 @@ class MemoryUpdates:
     def pending_count(self, round_id: UUID) -> int:
         return len(self._pending(round_id))
 
+    def retracting_count(self, round_id: UUID) -> int:
+        return sum(one.state is UpdateState.RETRACTING for one in self._of_round(round_id))
+
     def mark_folded(self, update_ids: Sequence[UUID]) -> None:
         for identifier in update_ids:
-            update = self.tables.updates.get(identifier)
-            if update is None or update.state is not UpdateState.ACCEPTED:
-                raise LostRace(f"update {identifier} was not to be folded any more")
+            update = self._in_state(identifier, UpdateState.ACCEPTED)
             self.tables.updates[identifier] = replace(update, state=UpdateState.FOLDED)
 
+    def retract(self, update: Update) -> Update:
+        retracted = self._in_state(update.id, update.state).retract()
+        self.tables.updates[update.id] = retracted
+        return retracted
+
+    def mark_retracted(self, update_ids: Sequence[UUID]) -> None:
+        for identifier in update_ids:
+            update = self._in_state(identifier, UpdateState.RETRACTING)
+            self.tables.updates[identifier] = replace(
+                update, state=UpdateState.RETRACTED, payload=None
+            )
+
+    def retracted(self, round_id: UUID) -> Sequence[Update]:
+        return [one for one in self._of_round(round_id) if one.state is UpdateState.RETRACTED]
+
     def count(self, round_id: UUID) -> int:
-        return len(self._of_round(round_id))
+        return len(self._accepted(round_id))
 
     def ids(self, round_id: UUID) -> Sequence[UUID]:
-        return [one.id for one in self._of_round(round_id)]
+        return [one.id for one in self._accepted(round_id)]
 
     def summary(self, round_id: UUID) -> LedgerSummary:
-        updates = self._of_round(round_id)
+        updates = self._accepted(round_id)
         id_xor = 0
         for one in updates:
             id_xor ^= int.from_bytes(sha256(one.id.bytes).digest(), "big")
@@ -67,15 +83,25 @@ class MemoryUpdates:
     def scrub(self, round_id: UUID) -> Sequence[str]:
         updates = self._of_round(round_id)
         for one in updates:
-            scrubbed = replace(one, state=UpdateState.SCRUBBED, payload=None)
-            self.tables.updates[one.id] = scrubbed
+            state = UpdateState.RETRACTED if one.is_retracted else UpdateState.SCRUBBED
+            self.tables.updates[one.id] = replace(one, state=state, payload=None)
         return [one.payload_key for one in updates if one.payload_key is not None]
 
     def _of_round(self, round_id: UUID) -> list[Update]:
         return [one for one in self.tables.updates.values() if one.round_id == round_id]
 
     def _pending(self, round_id: UUID) -> list[Update]:
-        return [one for one in self._of_round(round_id) if one.state is UpdateState.ACCEPTED]
+        pending = (UpdateState.ACCEPTED, UpdateState.RETRACTING)
+        return [one for one in self._of_round(round_id) if one.state in pending]
+
+    def _accepted(self, round_id: UUID) -> list[Update]:
+        return [one for one in self._of_round(round_id) if not one.is_retracted]
+
+    def _in_state(self, update_id: UUID, state: UpdateState) -> Update:
+        update = self.tables.updates.get(update_id)
+        if update is None or update.state is not state:
+            raise LostRace(f"update {update_id} is {state} no more")
+        return update
 
 
 @dataclass(frozen=True, slots=True)

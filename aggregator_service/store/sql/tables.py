@@ -249,8 +249,9 @@ updates: Final = Table(
     _one_of("state", UpdateState),
     _digest("payload_sha256"),
     CheckConstraint(
-        "(state = 'SCRUBBED' AND payload IS NULL)"
-        " OR (state <> 'SCRUBBED' AND (payload IS NULL) <> (payload_key IS NULL))",
+        "(state IN ('SCRUBBED', 'RETRACTED') AND payload IS NULL)"
+        " OR (state NOT IN ('SCRUBBED', 'RETRACTED')"
+        " AND (payload IS NULL) <> (payload_key IS NULL))",
         name="payload_once",
     ),
     *_at_least(0, "payload_bytes", "nnz", "shard"),

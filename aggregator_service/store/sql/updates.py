@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, func, select
+from sqlalchemy import update as sql_update
 
 from aggregator_service.domain.updates import Update, UpdateState
 from aggregator_service.store.base import LedgerSummary, LostRace
@@ -41,7 +42,7 @@ class SqlUpdates:
             .where(
                 updates.c.round_id == round_id,
                 updates.c.shard == shard,
-                updates.c.state == UpdateState.ACCEPTED.value,
+                _pending,
             )
             .order_by(updates.c.sequence)
             .limit(limit)
@@ -49,33 +50,47 @@ class SqlUpdates:
         return [_from_row(row) for row in self.connection.execute(query)]
 
     def pending_count(self, round_id: UUID) -> int:
-        query = select(func.count()).where(
-            updates.c.round_id == round_id, updates.c.state == UpdateState.ACCEPTED.value
-        )
-        return int(self.connection.execute(query).scalar_one())
+        return self._count(round_id, _pending)
+
+    def retracting_count(self, round_id: UUID) -> int:
+        return self._count(round_id, updates.c.state == UpdateState.RETRACTING.value)
 
     def mark_folded(self, update_ids: Sequence[UUID]) -> None:
-        for start in range(0, len(update_ids), _CHUNK):
-            ids = update_ids[start : start + _CHUNK]
-            query = update(updates).where(
-                updates.c.id.in_(ids), updates.c.state == UpdateState.ACCEPTED.value
-            )
-            folded = self.connection.execute(query.values(state=UpdateState.FOLDED.value)).rowcount
-            if folded != len(ids):
-                raise LostRace(f"only {folded} of {len(ids)} updates were still to be folded")
+        self._move(update_ids, UpdateState.ACCEPTED, {"state": UpdateState.FOLDED.value})
+
+    def retract(self, update: Update) -> Update:
+        retracted = update.retract()
+        changed = {"state": retracted.state.value, "payload": retracted.payload}
+        self._move([update.id], update.state, changed)
+        return retracted
+
+    def mark_retracted(self, update_ids: Sequence[UUID]) -> None:
+        retracted = {"state": UpdateState.RETRACTED.value, "payload": None}
+        self._move(update_ids, UpdateState.RETRACTING, retracted)
+
+    def retracted(self, round_id: UUID) -> Sequence[Update]:
+        query = (
+            select(updates)
+            .where(updates.c.round_id == round_id, updates.c.state == UpdateState.RETRACTED.value)
+            .order_by(updates.c.sequence)
+        )
+        return [_from_row(row) for row in self.connection.execute(query)]
 
     def count(self, round_id: UUID) -> int:
-        query = select(func.count()).where(updates.c.round_id == round_id)
-        return int(self.connection.execute(query).scalar_one())
+        return self._count(round_id, _accepted)
 
     def ids(self, round_id: UUID) -> Sequence[UUID]:
         query = (
-            select(updates.c.id).where(updates.c.round_id == round_id).order_by(updates.c.sequence)
+            select(updates.c.id)
+            .where(updates.c.round_id == round_id, _accepted)
+            .order_by(updates.c.sequence)
         )
         return list(self.connection.execute(query).scalars())
 
     def summary(self, round_id: UUID) -> LedgerSummary:
-        query = select(updates.c.id, updates.c.weight).where(updates.c.round_id == round_id)
+        query = select(updates.c.id, updates.c.weight).where(
+            updates.c.round_id == round_id, _accepted
+        )
         number, weight_sum, id_xor = 0, 0, 0
         for row in self.connection.execute(query):
             number += 1
@@ -85,10 +100,9 @@ class SqlUpdates:
 
     def scrub(self, round_id: UUID) -> Sequence[str]:
         in_round = updates.c.round_id == round_id
+        scrubbed = case((_accepted, UpdateState.SCRUBBED.value), else_=UpdateState.RETRACTED.value)
         self.connection.execute(
-            update(updates)
-            .where(in_round, updates.c.state != UpdateState.SCRUBBED.value)
-            .values(state=UpdateState.SCRUBBED.value, payload=None)
+            sql_update(updates).where(in_round).values(state=scrubbed, payload=None)
         )
         keys = (
             select(updates.c.payload_key)
@@ -96,6 +110,24 @@ class SqlUpdates:
             .order_by(updates.c.sequence)
         )
         return list(self.connection.execute(keys).scalars())
+
+    def _count(self, round_id: UUID, condition: ColumnElement[bool]) -> int:
+        query = select(func.count()).where(updates.c.round_id == round_id, condition)
+        return int(self.connection.execute(query).scalar_one())
+
+    def _move(
+        self, update_ids: Sequence[UUID], state: UpdateState, changed: Mapping[str, object]
+    ) -> None:
+        for start in range(0, len(update_ids), _CHUNK):
+            ids = update_ids[start : start + _CHUNK]
+            query = sql_update(updates).where(updates.c.id.in_(ids), updates.c.state == state.value)
+            moved = self.connection.execute(query.values(changed)).rowcount
+            if moved != len(ids):
+                raise LostRace(f"only {moved} of {len(ids)} updates were still {state}")
+
+
+_pending = updates.c.state.in_([UpdateState.ACCEPTED.value, UpdateState.RETRACTING.value])
+_accepted = updates.c.state.not_in([UpdateState.RETRACTING.value, UpdateState.RETRACTED.value])
 
 
 def _to_row(value: Update) -> dict[str, object]:

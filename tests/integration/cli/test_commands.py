@@ -9,11 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from aggregator_service.app.steer_task import SteerTask
+from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.tasks import TaskState
 from aggregator_service.server import utc_now
 from flasc_cli.api import AdminApi
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.watching import states
+from tests.builders import a_device, an_assignment, an_update, stored
 from tests.integration.cli.conftest import Terminal
 
 
@@ -82,6 +84,32 @@ def test_rounds_are_listed_and_shown_by_their_number(terminal: Terminal) -> None
     shown = terminal.ask("round", "show", "a-task", "1")
     assert shown == {**listed, "assignments": []}
     assert "no round 2" in refusal(terminal, "round", "show", "a-task", "2").message
+
+
+def test_a_device_s_update_is_taken_out_of_a_round(terminal: Terminal) -> None:
+    task = terminal.make_task()
+    current = terminal.store.read("test", lambda tx: tx.rounds.latest(task.id))
+    assert current is not None
+    device = a_device()
+    part = an_assignment(current, device, state=AssignmentState.ACCEPTED)
+    stored(terminal.store, device, part, an_update(part))
+    terminal.store.run("seat", lambda tx: tx.rounds.take_seat(current.id, 1))
+    words = ("round", "retract", "a-task", "1", str(device.id), "--reason", "consent withdrawn")
+
+    done = terminal.run(*words)
+
+    assert done.exit_code == 0
+    assert "out of round 1" in done.stderr
+    (shown,) = terminal.ask("round", "show", "a-task", "1")["assignments"]
+    assert (shown["state"], shown["detail"]) == ("RETRACTED", "consent withdrawn")
+    assert terminal.ask(*words)["devices"]["by_state"]["RETRACTED"] == 1
+    nobody = refusal(terminal, *words[:4], str(task.id), *words[5:])
+    assert "no update" in nobody.message
+
+
+def test_a_retraction_needs_a_reason(terminal: Terminal) -> None:
+    done = terminal.run("round", "retract", "a-task", "1", "00000000-0000-0000-0000-000000000001")
+    assert done.exit_code == ExitCode.USAGE
 
 
 def test_text_has_the_same_rows_as_json(terminal: Terminal) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from aggregator_service.app.retract_update import RetractUpdate
 from aggregator_service.domain.assignments import AssignmentState
+from aggregator_service.domain.credentials import SecretKind, claimed_id
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Task
+from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import (
@@ -23,6 +26,7 @@ from client_sdk import (
     TaskUnknown,
 )
 from client_sdk.events import Refused, Uploaded
+from flasc_core.errors import Reason
 from flasc_core.methods import Flasc
 from flasc_core.sparse import count_kept
 from flasc_core.wire import Encoding
@@ -235,3 +239,39 @@ def test_an_update_of_several_megabytes_is_streamed(service: LiveService, join: 
     latest = service.store.read("test", lambda tx: tx.adapters.latest(task.id))
     assert latest is not None
     assert latest.version == 1
+
+
+def test_a_retracted_update_is_dropped_and_counts_as_no_failure_of_the_device(
+    service: LiveService, join: Join, tmp_path: Path
+) -> None:
+    """The device never heard that its update was accepted, so it goes on handing it in."""
+    task = a_task(service, goal=2, rounds=1)
+    folder, credential = tmp_path / "forgetful", service.device().credential
+    kept: list[bytes] = []
+    heard: list[Event] = []
+
+    def note(event: Event) -> None:
+        heard.append(event)
+        if type(event).__name__ == "Trained":
+            kept.append((folder / "pending-update").read_bytes())
+
+    device = join(credential=credential, state_folder=folder, on_event=note)
+    assert device.step().outcome is StepOutcome.UPDATED
+    current = service.latest_round(task)
+    retract = RetractUpdate(store=service.store, blobs=service.blobs, now=utc_now)
+    retract(current.id, claimed_id(SecretKind.DEVICE, credential), "consent withdrawn")
+
+    # More often than a device may fail.
+    for _ in range(4):
+        (folder / "pending-update").write_bytes(kept[0])
+        assert device.step().outcome is StepOutcome.REFUSED
+    assert isinstance(heard[-1], Refused)
+    assert heard[-1].reason == Reason.UPDATE_RETRACTED
+    assert not (folder / "pending-update").exists()
+    assert device.step().outcome is StepOutcome.NO_WORK
+    for _ in range(2):
+        assert join().step().outcome is StepOutcome.UPDATED
+    service.settle()
+    published = service.store.read("test", lambda tx: tx.adapters.latest(task.id))
+    assert published is not None
+    assert (published.version, published.divisor) == (1, 2)

@@ -12,7 +12,9 @@ from flasc_core.errors import Reason, Refusal
 from tests.builders import NOW, SECOND, an_assignment, some_counts, some_training
 
 State = AssignmentState
-ENDINGS = sorted(set(State) - {State.TRAINING})
+# What an assignment can end as by itself, and where it can be after that.
+ENDINGS = sorted(set(State) - {State.TRAINING, State.RETRACTED})
+ENDED = sorted({*ENDINGS, State.RETRACTED})
 
 
 def test_an_assignment_is_open_until_just_before_it_expires() -> None:
@@ -27,7 +29,7 @@ def test_an_assignment_is_over_when_it_expires() -> None:
     assert refused.value.facts["assignment_id"] == str(assignment.id)
 
 
-@pytest.mark.parametrize("state", ENDINGS)
+@pytest.mark.parametrize("state", ENDED)
 def test_an_assignment_that_has_ended_is_not_open(state: AssignmentState) -> None:
     with pytest.raises(Refusal) as refused:
         an_assignment(state=state).check_open(NOW)
@@ -50,13 +52,33 @@ def test_ending_keeps_what_the_device_said(state: AssignmentState) -> None:
     assert ended.evaluation == some_counts()
 
 
-@pytest.mark.parametrize(("first", "second"), list(product(ENDINGS, State)))
+@pytest.mark.parametrize(("first", "second"), list(product(ENDED, State)))
 def test_what_has_ended_does_not_end_again(first: AssignmentState, second: AssignmentState) -> None:
     ended = an_assignment(state=first)
     with pytest.raises(AssertionError, match="no transition"):
         ended.end(second, NOW)
 
 
-def test_training_is_no_way_to_end() -> None:
+@pytest.mark.parametrize("state", [State.TRAINING, State.RETRACTED])
+def test_training_and_a_retraction_are_no_ways_to_end(state: AssignmentState) -> None:
     with pytest.raises(AssertionError, match="no transition"):
-        an_assignment().end(State.TRAINING, NOW)
+        an_assignment().end(state, NOW)
+
+
+def test_a_retraction_says_why_and_keeps_nothing_that_the_device_said() -> None:
+    accepted = an_assignment().end(
+        State.ACCEPTED, NOW, training_metrics=some_training(), evaluation=some_counts()
+    )
+
+    retracted = accepted.retract(NOW + SECOND, "consent withdrawn")
+
+    assert (retracted.state, retracted.detail) == (State.RETRACTED, "consent withdrawn")
+    assert retracted.ended_at == NOW + SECOND
+    assert retracted.training_metrics is None
+    assert retracted.evaluation is None
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.ACCEPTED}))
+def test_only_an_accepted_assignment_is_retracted(state: AssignmentState) -> None:
+    with pytest.raises(AssertionError, match="no transition"):
+        an_assignment(state=state).retract(NOW, "a reason")
