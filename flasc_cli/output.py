@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Json", "print_fields", "print_json", "print_table", "say", "text"]
+__all__ = ["Json", "payload_fields", "print_fields", "print_json", "print_table", "say", "text"]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -30,6 +30,19 @@ def print_fields(fields: Mapping[str, Json]) -> None:
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         typer.echo(f"{name:<{width}}  {text(value)}")
+
+
+def payload_fields(payload: Mapping[str, Any]) -> dict[str, Json]:
+    """The API's payload bytes, one figure a line, beside what dense tensors would have taken."""
+    fields: dict[str, Json] = {
+        f"bytes {name.replace('_', ' ')}": payload[name]
+        for name in ("down", "up", "wasted_down", "wasted_up")
+    }
+    for name in ("float32", "bfloat16"):
+        dense = payload[f"dense_{name}"]
+        fields[f"dense {name}"] = dense["down"] + dense["up"]
+        fields[f"saving against {name}"] = dense["saving_factor"]
+    return fields
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Json]]) -> None:

@@ -214,7 +214,7 @@ function drawTask() {
     format: percent, tick: (y) => `${Math.round(100 * y)} %`, low: 0,
   });
   drawLine(byId("loss"), curve.map((e) => ({ x: e.version, y: e.loss })), { format: decimal });
-  drawBars(byId("bytes"), [...rounds].reverse().filter((round) => round.bytes.dense_down).map(bar), {
+  drawBars(byId("bytes"), [...rounds].reverse().filter((round) => round.bytes.dense_float32.down).map(bar), {
     label: "Payload bytes of each round before dense float32", format: bytes,
   });
   drawRefusals(rounds);
@@ -222,8 +222,12 @@ function drawTask() {
   byId("rounds-note").textContent = view.more ? `the last ${rounds.length}` : "";
 }
 
+const denseOf = (moved, type) => moved[`dense_${type}`].down + moved[`dense_${type}`].up;
+
+const wastedOf = (moved) => moved.wasted_down + moved.wasted_up;
+
 const bar = ({ number: x, bytes: moved }) => {
-  const [sent, dense] = [moved.down + moved.up, moved.dense_down + moved.dense_up];
+  const [sent, dense] = [moved.down + moved.up, denseOf(moved, "float32")];
   return { x, front: sent, back: dense, title: `round ${x}: ${bytes(sent)}, dense ${bytes(dense)}` };
 };
 
@@ -240,7 +244,9 @@ function drawTiles(task, rounds, curve) {
   const [first, last] = [curve[0], curve.at(-1)];
   const sum = (pick) => rounds.reduce((total, round) => total + pick(round), 0);
   const sent = sum((round) => round.bytes.down + round.bytes.up);
-  const dense = sum((round) => round.bytes.dense_down + round.bytes.dense_up);
+  const dense = sum((round) => denseOf(round.bytes, "float32"));
+  const half = sum((round) => denseOf(round.bytes, "bfloat16"));
+  const wasted = sum((round) => wastedOf(round.bytes));
   const points = curve.length > 1 ? 100 * (last.accuracy - first.accuracy) : null;
   const sign = points < 0 ? "−" : "+";
   const gain = points === null ? "" : `${sign}${Math.abs(points).toFixed(1)} points since v${first.version}`;
@@ -249,7 +255,8 @@ function drawTiles(task, rounds, curve) {
     ["Loss", decimal(last?.loss), last ? `version ${last.version}, ${whole(last.total)} examples` : ""],
     ["Versions", `${task.latest_version} of ${task.rounds_wanted}`, `${rounds.length}${view.more ? "+" : ""} rounds`],
     ["Payload", bytes(sent), dense ? `instead of ${bytes(dense)} dense` : ""],
-    ["Saving", factor(sent && dense / sent), "against dense float32"],
+    ["Wasted", bytes(wasted), "stragglers, refusals, repeats"],
+    ["Saving", factor(sent && dense / sent), sent ? `dense float32; ${factor(half / sent)} bfloat16` : "against dense float32"],
     ["Updates", whole(sum((round) => round.devices.accepted)), `${whole(sum(refusedOf))} requests refused`],
   ];
   byId("tiles").replaceChildren(...tiles.map(([name, value, note]) =>
@@ -267,7 +274,8 @@ function drawRound(round) {
     el("th", { scope: "row", class: "number" }, String(round.number)), cell(state),
     cell(meter(devices.reported, round.goal)), number(String(devices.assigned)),
     number(percent(round.evaluation?.accuracy)), number(decimal(round.training.loss_mean)),
-    number(bytes(moved.down)), number(bytes(moved.up)), number(factor(moved.saving_factor)),
+    number(bytes(moved.down)), number(bytes(moved.up)), number(bytes(wastedOf(moved))),
+    number(factor(moved.dense_float32.saving_factor)),
     number(refused ? whole(refused) : none), number(duration(took)), cell(time(round.opened_at)));
   row.dataset.round = round.number;
   return row;

@@ -1,4 +1,4 @@
-"""Tasks: create, list, show, pause, resume, cancel."""
+"""Tasks: create, list, show, bytes, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path
 
 from admin_api.lookup import find_task, page_of, summarize_task
 from admin_api.problems import refusals
+from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Page
 from admin_api.schemas.tasks import TaskDetail, TaskSummary
 from admin_api.services import Limit, Services, ServicesDep, UuidCursor
@@ -68,6 +69,18 @@ def list_tasks(
 def get_task(services: ServicesDep, task: TaskRef) -> TaskDetail:
     """Show a task with its configuration."""
     return _detail(services, task)
+
+
+@router.get("/{task}/bytes", responses=refusals(Reason.TASK_UNKNOWN))
+def get_task_bytes(services: ServicesDep, task: TaskRef) -> PayloadBytes:
+    """Add up the payload bytes of all rounds of a task."""
+
+    def body(tx: Transaction) -> PayloadBytes:
+        owner = find_task(tx, task)
+        rounds = tx.assignments.bytes_by_round(owner.id)
+        return PayloadBytes.of(rounds, owner.config.layout.dim)
+
+    return services.store.read("task_bytes", body)
 
 
 @router.post("/{task}/pause", responses=refusals(Reason.TASK_UNKNOWN, Reason.TASK_STATE))

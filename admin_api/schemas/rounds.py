@@ -8,15 +8,14 @@ from typing import Self
 
 from pydantic import Field
 
+from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Digest, Id, Input, Output, Seconds, Time
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import AbortReason, Round, RoundKind, RoundState
 from aggregator_service.store.base import AssignmentRecord, RoundFigures
 from flasc_core.errors import Reason
 
-__all__ = ["AssignmentView", "EvaluationView", "Retraction", "RoundBytes", "RoundView"]
-
-_FLOAT32_BYTES = 4
+__all__ = ["AssignmentView", "EvaluationView", "Retraction", "RoundView"]
 
 
 class RoundDevices(Output):
@@ -38,41 +37,6 @@ class RoundDevices(Output):
             reported=accepted + by_state[AssignmentState.EVALUATED],
             accepted=accepted,
             by_state=by_state,
-        )
-
-
-class RoundBytes(Output):
-    """Payload bytes, and what dense float32 tensors would have taken for the same work."""
-
-    down: int = Field(description="Sent to devices, repeats included.", examples=[6_710_000])
-    up: int = Field(
-        description="Received from devices, repeats and refused ones included.",
-        examples=[6_650_000],
-    )
-    dense_down: int = Field(
-        description="4 bytes a value, in proportion to what was sent of the download.",
-        examples=[26_850_080],
-    )
-    dense_up: int = Field(
-        description="4 bytes a value for every accepted update.", examples=[26_850_080]
-    )
-    saving_factor: float | None = Field(
-        description="Dense bytes over bytes; null before the first byte.", examples=[4.0]
-    )
-
-    @classmethod
-    def of(cls, shown: Round, figures: RoundFigures, dimension: int) -> Self:
-        down, up = figures.payload_bytes_down, figures.payload_bytes_up
-        dense = _FLOAT32_BYTES * dimension
-        size = 0 if shown.download is None else shown.download.size_bytes
-        dense_down = round(down * dense / size) if size else 0
-        dense_up = figures.assignments.get(AssignmentState.ACCEPTED, 0) * dense
-        return cls(
-            down=down,
-            up=up,
-            dense_down=dense_down,
-            dense_up=dense_up,
-            saving_factor=(dense_down + dense_up) / (down + up) if down + up else None,
         )
 
 
@@ -132,7 +96,7 @@ class RoundView(Output):
     refused: dict[Reason, int] = Field(
         description="Refused requests by reason.", examples=[{"NON_FINITE": 1}]
     )
-    bytes: RoundBytes
+    bytes: PayloadBytes
     training: RoundTraining
     evaluation: EvaluationView | None = Field(description="Null before the first report.")
     manifest_sha256: Digest | None = Field(
@@ -169,7 +133,7 @@ class RoundView(Output):
             publishing_seconds=_seconds(shown.closed_at, shown.ended_at),
             devices=RoundDevices.of(figures.assignments),
             refused=dict(refused),
-            bytes=RoundBytes.of(shown, figures, dimension),
+            bytes=PayloadBytes.of([figures.bytes], dimension),
             training=RoundTraining(
                 examples=figures.examples, steps=figures.steps, loss_mean=figures.loss_mean
             ),
@@ -222,6 +186,14 @@ class AssignmentView(Output):
     )
     payload_bytes_down: int = Field(examples=[671_000])
     payload_bytes_up: int = Field(examples=[665_000])
+    wasted_bytes_down: int = Field(
+        description="Of these, what no result came of: all but one whole download of a device "
+        "that is at work or came to one.",
+        examples=[0],
+    )
+    wasted_bytes_up: int = Field(
+        description="Of these, all but one payload of an accepted update.", examples=[0]
+    )
     training: TrainingMetricsView | None
     evaluation: EvaluationView | None
 
@@ -238,6 +210,8 @@ class AssignmentView(Output):
             detail=assignment.detail,
             payload_bytes_down=record.payload_bytes_down,
             payload_bytes_up=record.payload_bytes_up,
+            wasted_bytes_down=record.wasted_bytes_down,
+            wasted_bytes_up=record.wasted_bytes_up,
             training=TrainingMetricsView.of(assignment.training_metrics),
             evaluation=EvaluationView.of(assignment.evaluation),
         )

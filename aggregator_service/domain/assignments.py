@@ -29,6 +29,11 @@ class AssignmentState(StrEnum):
     EXPIRED = "EXPIRED"
     RETRACTED = "RETRACTED"
 
+    @property
+    def uses_download(self) -> bool:
+        """It is at work, or came to a result; any other had its download for nothing."""
+        return self in _AT_WORK_OR_DONE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingMetrics:
@@ -111,3 +116,6 @@ class Assignment:
 
 
 _ENDINGS: Final = frozenset(AssignmentState) - {AssignmentState.TRAINING, AssignmentState.RETRACTED}
+_AT_WORK_OR_DONE: Final = frozenset(
+    {AssignmentState.TRAINING, AssignmentState.ACCEPTED, AssignmentState.EVALUATED}
+)

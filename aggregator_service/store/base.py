@@ -27,6 +27,7 @@ __all__ = [
     "Adapters",
     "ApiKeys",
     "Assignments",
+    "ByteFigures",
     "DeviceCounts",
     "Devices",
     "Events",
@@ -63,14 +64,30 @@ class Lock(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ByteFigures:
+    """A round's payload bytes: what the service sent and received, whatever became of it.
+
+    One whole download of each assignment that is at work or came to a result, and one payload of
+    each accepted update, are what the round is made of. All beyond that is wasted: repeats,
+    refused uploads, and everything of stragglers and of updates that were retracted.
+    """
+
+    down: int
+    up: int
+    wasted_down: int
+    wasted_up: int
+    # What a device downloads, and how many updates counted: dense ones are reckoned from these.
+    download_size_bytes: int
+    updates_accepted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFigures:
     """What a round's assignments add up to."""
 
     # How many assignments are in each state; absent states are 0.
     assignments: Mapping[AssignmentState, int]
-    # Payload bytes that the service sent and received, repeats and refused ones included.
-    payload_bytes_down: int
-    payload_bytes_up: int
+    bytes: ByteFigures
     # Over accepted updates.
     examples: int
     steps: int
@@ -152,6 +169,9 @@ class Assignments(Protocol):
 
     def figures(self, round_id: UUID) -> RoundFigures: ...
 
+    def bytes_by_round(self, task_id: UUID) -> Sequence[ByteFigures]:
+        """One for each round with assignments, in no order."""
+
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         """In order of id."""
 
@@ -163,6 +183,9 @@ class AssignmentRecord:
     assignment: Assignment
     payload_bytes_down: int
     payload_bytes_up: int
+    # As in ByteFigures.
+    wasted_bytes_down: int
+    wasted_bytes_up: int
 
 
 class Updates(Protocol):

@@ -9,7 +9,7 @@ import typer
 
 from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.options import ApiKeyOption, ApiOption, JsonOption
-from flasc_cli.output import Json, print_fields, print_json, print_table, say
+from flasc_cli.output import Json, payload_fields, print_fields, print_json, print_table, say
 
 __all__ = ["app"]
 
@@ -27,9 +27,21 @@ _COLUMNS = (
     "refused",
     "bytes down",
     "bytes up",
+    "wasted",
     "loss",
     "accuracy",
     "seconds",
+)
+
+
+_DEVICE_COLUMNS = (
+    "device_id",
+    "state",
+    "payload_bytes_down",
+    "payload_bytes_up",
+    "wasted_bytes_down",
+    "wasted_bytes_up",
+    "detail",
 )
 
 
@@ -64,9 +76,10 @@ def show(
     if as_json:
         print_json({**shown, "assignments": devices})
         return
-    print_fields({name: value for name, value in shown.items() if name != "devices"})
-    columns = ("device_id", "state", "payload_bytes_down", "payload_bytes_up", "detail")
-    print_table("Devices", columns, [[row[name] for name in columns] for row in devices])
+    nested = ("devices", "bytes")
+    print_fields({name: value for name, value in shown.items() if name not in nested})
+    print_fields(payload_fields(shown["bytes"]))
+    print_table("Devices", _DEVICE_COLUMNS, [[row[n] for n in _DEVICE_COLUMNS] for row in devices])
 
 
 @app.command()
@@ -134,6 +147,7 @@ def _row(shown: Record) -> list[Json]:
         sum(shown["refused"].values()),
         shown["bytes"]["down"],
         shown["bytes"]["up"],
+        shown["bytes"]["wasted_down"] + shown["bytes"]["wasted_up"],
         shown["training"]["loss_mean"],
         evaluation.get("accuracy"),
         round(sum(filter(None, seconds)), 1) if any(seconds) else None,

@@ -12,7 +12,7 @@ import typer
 from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.options import ApiKeyOption, ApiOption, DataOption, Dtype, DtypeOption, JsonOption
-from flasc_cli.output import print_fields, print_json, print_table
+from flasc_cli.output import payload_fields, print_fields, print_json, print_table
 from flasc_cli.task_settings import PresetName, changed_sections, preset_settings
 
 __all__ = ["app"]
@@ -157,9 +157,15 @@ def show(
     api_key: ApiKeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a task with its whole configuration."""
+    """Show a task with its payload bytes and its whole configuration."""
     with AdminApi(api, api_key) as client:
-        _print_detail(client.get(f"/v1/tasks/{task}"), as_json=as_json)
+        detail = client.get(f"/v1/tasks/{task}")
+        payload = client.get(f"/v1/tasks/{task}/bytes")
+    if as_json:
+        print_json({**detail, "bytes": payload})
+        return
+    _print_detail(detail, as_json=False)
+    print_fields(payload_fields(payload))
 
 
 @app.command()

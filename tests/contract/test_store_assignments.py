@@ -16,9 +16,11 @@ from tests.builders import (
     NOW,
     SECOND,
     a_device,
+    a_download,
     a_round,
     a_task,
     an_assignment,
+    an_update,
     some_counts,
     some_training,
     stored,
@@ -244,7 +246,7 @@ def test_figures_of_a_round_that_nobody_joined_are_zero(store: Store) -> None:
     figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
 
     assert dict(figures.assignments) == dict.fromkeys(AssignmentState, 0)
-    assert (figures.payload_bytes_down, figures.payload_bytes_up) == (0, 0)
+    assert (figures.bytes.down, figures.bytes.up) == (0, 0)
     assert (figures.examples, figures.steps) == (0, 0)
     assert figures.loss_mean is None
     assert figures.evaluation is None
@@ -279,7 +281,7 @@ def test_figures_weigh_losses_by_examples_and_count_accepted_updates_only(store:
 
     counted = {state: number for state, number in figures.assignments.items() if number}
     assert counted == {ACCEPTED: 2, AssignmentState.FAILED: 1, TRAINING: 1}
-    assert (figures.payload_bytes_down, figures.payload_bytes_up) == (14, 4)
+    assert (figures.bytes.down, figures.bytes.up) == (14, 4)
     assert (figures.examples, figures.steps) == (40, 4)
     assert figures.loss_mean == pytest.approx((30 * 1.0 + 10 * 3.0) / 40)
     assert figures.evaluation == Evaluation(correct=2, total=8, loss_sum=9.0)
@@ -292,3 +294,65 @@ def test_no_examples_have_no_mean_loss(store: Store) -> None:
     figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
 
     assert figures.loss_mean is None
+
+
+def wasted(store: Store, current: Round) -> dict[UUID, tuple[int, int]]:
+    records = store.read("page", lambda tx: tx.assignments.page(current.id, limit=99, after=None))
+    return {one.assignment.id: (one.wasted_bytes_down, one.wasted_bytes_up) for one in records}
+
+
+def test_bytes_are_wasted_beyond_one_download_and_one_payload_of_what_came_of_them(
+    store: Store,
+) -> None:
+    current = a_stored_round(store)
+    size = a_download().size_bytes
+    expected = {}
+    for state in AssignmentState:
+        for down in (0, size - 1, size, size + 1, 3 * size):
+            assignment = a_stored_assignment(store, current, state=state)
+            if state is ACCEPTED:
+                stored(store, an_update(assignment, payload_bytes=7))
+            moved(store, assignment, down=down, up=10)
+            used = min(down, size) if state.uses_download else 0
+            expected[assignment.id] = (down - used, 3 if state is ACCEPTED else 10)
+
+    assert wasted(store, current) == expected
+    figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
+    assert (figures.bytes.wasted_down, figures.bytes.wasted_up) == (
+        sum(down for down, _ in expected.values()),
+        sum(up for _, up in expected.values()),
+    )
+    assert (figures.bytes.download_size_bytes, figures.bytes.updates_accepted) == (size, 5)
+
+
+def test_what_a_retracted_update_cost_is_wasted(store: Store) -> None:
+    current = a_stored_round(store)
+    assignment = a_stored_assignment(store, current, state=ACCEPTED)
+    update = an_update(assignment, payload_bytes=7)
+    stored(store, update)
+    moved(store, assignment, down=100, up=7)
+    assert wasted(store, current) == {assignment.id: (0, 0)}
+
+    def retract(tx: Transaction) -> None:
+        tx.updates.retract(update)
+        tx.assignments.save(assignment.retract(NOW, "a reason"))
+
+    store.run("retract", retract)
+
+    assert wasted(store, current) == {assignment.id: (100, 7)}
+
+
+def test_a_task_s_bytes_come_by_round(store: Store) -> None:
+    task = a_task()
+    stored(store, task)
+    rounds = [a_stored_round(store, task, number=number) for number in (1, 2, 3)]
+    for number, current in enumerate(rounds[:2], start=1):
+        for _ in range(2):
+            moved(store, a_stored_assignment(store, current), down=number, up=10 * number)
+    moved(store, a_stored_assignment(store, a_stored_round(store)), down=1_000, up=1_000)
+
+    found = store.read("bytes", lambda tx: tx.assignments.bytes_by_round(task.id))
+
+    assert sorted((one.down, one.up) for one in found) == [(2, 20), (4, 40)]
+    own = store.read("figures", lambda tx: tx.assignments.figures(rounds[1].id))
+    assert own.bytes in found

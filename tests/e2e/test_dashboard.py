@@ -110,6 +110,10 @@ def test_the_page_shows_tasks_rounds_curves_bytes_and_refusals(entered: Page) ->
     expect(tiles).to_contain_text("2.9 kB")
     expect(tiles).to_contain_text("instead of 5.3 kB dense")
     expect(tiles).to_contain_text("1.8\u00d7")
+    expect(tiles).to_contain_text("dense float32; 0.9\u00d7 bfloat16")
+    # Of each round's eight downloads of 50 bytes three were trained from.
+    expect(tiles).to_contain_text("1.3 kB")
+    expect(oldest).to_contain_text("250 B")
 
     for chart, points in (("accuracy", 4), ("loss", 4)):
         expect(entered.locator(f"#{chart} circle")).to_have_count(points)

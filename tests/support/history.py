@@ -27,6 +27,7 @@ from tests.builders import (
     a_round,
     a_task,
     an_adapter,
+    an_update,
     some_counts,
     some_training,
     stored,
@@ -84,6 +85,8 @@ def a_history(
             part = _take_part(store, shown, device, expired=index == 0)
             sent = 0 if index == 0 else update_bytes
             _count_bytes(store, part, down=2 * download_bytes, up=sent)
+            if sent:
+                stored(store, an_update(part, payload_bytes=sent))
         if ended is RoundState.PUBLISHED:
             stored(store, _adapter(blobs, task, shown))
             version += 1

@@ -12,7 +12,13 @@ from uuid import UUID
 from aggregator_service.domain.assignments import Assignment, AssignmentState, Evaluation
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task, TaskState
-from aggregator_service.store.base import AssignmentRecord, Lock, LostRace, RoundFigures
+from aggregator_service.store.base import (
+    AssignmentRecord,
+    ByteFigures,
+    Lock,
+    LostRace,
+    RoundFigures,
+)
 from aggregator_service.store.memory.tables import Bytes, Tables, require
 from flasc_core.errors import Reason, Refusal
 
@@ -164,7 +170,6 @@ class MemoryAssignments:
     def figures(self, round_id: UUID) -> RoundFigures:
         assignments = self._of_round(round_id)
         states = Counter(one.state for one in assignments)
-        moved = [self.tables.bytes_of[one.id] for one in assignments]
         trained = [
             one.training_metrics
             for one in assignments
@@ -174,8 +179,7 @@ class MemoryAssignments:
         weighted_loss = sum(one.loss_mean * one.examples for one in trained)
         return RoundFigures(
             assignments={state: states[state] for state in AssignmentState},
-            payload_bytes_down=sum(one.down for one in moved),
-            payload_bytes_up=sum(one.up for one in moved),
+            bytes=self._bytes(round_id),
             examples=examples,
             steps=sum(one.steps for one in trained),
             loss_mean=weighted_loss / examples if examples else None,
@@ -184,15 +188,47 @@ class MemoryAssignments:
 
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         in_order = sorted(self._of_round(round_id), key=lambda one: one.id)
-        return [
-            AssignmentRecord(
-                assignment=one,
-                payload_bytes_down=self.tables.bytes_of[one.id].down,
-                payload_bytes_up=self.tables.bytes_of[one.id].up,
+        return [self._record(one) for one in in_order if after is None or one.id > after][:limit]
+
+    def bytes_by_round(self, task_id: UUID) -> Sequence[ByteFigures]:
+        joined = {one.round_id for one in self.tables.assignments.values()}
+        rounds = self.tables.rounds
+        return [self._bytes(known) for known in joined if rounds[known].task_id == task_id]
+
+    def _bytes(self, round_id: UUID) -> ByteFigures:
+        records = [self._record(one) for one in self._of_round(round_id)]
+        states = [one.assignment.state for one in records]
+        return ByteFigures(
+            down=sum(one.payload_bytes_down for one in records),
+            up=sum(one.payload_bytes_up for one in records),
+            wasted_down=sum(one.wasted_bytes_down for one in records),
+            wasted_up=sum(one.wasted_bytes_up for one in records),
+            download_size_bytes=self._download_size(round_id) if records else 0,
+            updates_accepted=states.count(AssignmentState.ACCEPTED),
+        )
+
+    def _record(self, assignment: Assignment) -> AssignmentRecord:
+        moved = self.tables.bytes_of[assignment.id]
+        used_down = used_up = 0
+        if assignment.state.uses_download:
+            used_down = min(moved.down, self._download_size(assignment.round_id))
+        if assignment.state is AssignmentState.ACCEPTED:
+            used_up = sum(
+                one.payload_bytes
+                for one in self.tables.updates.values()
+                if one.assignment_id == assignment.id
             )
-            for one in in_order
-            if after is None or one.id > after
-        ][:limit]
+        return AssignmentRecord(
+            assignment=assignment,
+            payload_bytes_down=moved.down,
+            payload_bytes_up=moved.up,
+            wasted_bytes_down=moved.down - used_down,
+            wasted_bytes_up=moved.up - used_up,
+        )
+
+    def _download_size(self, round_id: UUID) -> int:
+        download = self.tables.rounds[round_id].download
+        return 0 if download is None else download.size_bytes
 
     def _of_round(self, round_id: UUID) -> list[Assignment]:
         return [one for one in self.tables.assignments.values() if one.round_id == round_id]

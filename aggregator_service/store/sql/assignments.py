@@ -17,9 +17,9 @@ from aggregator_service.domain.assignments import (
     Evaluation,
     TrainingMetrics,
 )
-from aggregator_service.store.base import AssignmentRecord, LostRace, RoundFigures
+from aggregator_service.store.base import AssignmentRecord, ByteFigures, LostRace, RoundFigures
 from aggregator_service.store.sql.statements import insert_if_absent
-from aggregator_service.store.sql.tables import assignments, rounds
+from aggregator_service.store.sql.tables import assignments, rounds, updates
 
 __all__ = ["SqlAssignments"]
 
@@ -103,11 +103,11 @@ class SqlAssignments:
         )
         numbers = {AssignmentState(row.state): int(row.number) for row in states}
         sums = self.connection.execute(_SUMS.where(in_round)).one()
+        moved = self.connection.execute(_BYTES.where(in_round)).one()
         examples = int(sums.examples)
         return RoundFigures(
             assignments={state: numbers.get(state, 0) for state in AssignmentState},
-            payload_bytes_down=int(sums.down),
-            payload_bytes_up=int(sums.up),
+            bytes=_bytes_from_row(moved),
             examples=examples,
             steps=int(sums.steps),
             loss_mean=float(sums.weighted_loss) / examples if examples else None,
@@ -115,7 +115,11 @@ class SqlAssignments:
         )
 
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
-        query = select(assignments).where(assignments.c.round_id == round_id)
+        query = (
+            select(assignments, _wasted_down.label("wasted_down"), _wasted_up.label("wasted_up"))
+            .select_from(_joined)
+            .where(assignments.c.round_id == round_id)
+        )
         if after is not None:
             query = query.where(assignments.c.id > after)
         query = query.order_by(assignments.c.id).limit(limit)
@@ -124,15 +128,19 @@ class SqlAssignments:
                 assignment=_from_row(row),
                 payload_bytes_down=row.payload_bytes_down,
                 payload_bytes_up=row.payload_bytes_up,
+                wasted_bytes_down=row.wasted_down,
+                wasted_bytes_up=row.wasted_up,
             )
             for row in self.connection.execute(query)
         ]
 
+    def bytes_by_round(self, task_id: UUID) -> Sequence[ByteFigures]:
+        query = _BYTES.where(assignments.c.task_id == task_id).group_by(assignments.c.round_id)
+        return [_bytes_from_row(row) for row in self.connection.execute(query)]
+
 
 _accepted = assignments.c.state == AssignmentState.ACCEPTED.value
 _SUMS = select(
-    func.coalesce(func.sum(assignments.c.payload_bytes_down), 0).label("down"),
-    func.coalesce(func.sum(assignments.c.payload_bytes_up), 0).label("up"),
     func.coalesce(func.sum(case((_accepted, assignments.c.examples))), 0).label("examples"),
     func.coalesce(func.sum(case((_accepted, assignments.c.steps))), 0).label("steps"),
     func.coalesce(
@@ -143,6 +151,40 @@ _SUMS = select(
     func.sum(assignments.c.evaluation_total).label("total"),
     func.sum(assignments.c.evaluation_loss_sum).label("loss_sum"),
 )
+
+
+_joined = assignments.join(rounds, rounds.c.id == assignments.c.round_id).outerjoin(
+    updates,
+    (updates.c.round_id == assignments.c.round_id)
+    & (updates.c.device_id == assignments.c.device_id),
+)
+_down, _size = assignments.c.payload_bytes_down, rounds.c.download_size_bytes
+_uses_download = assignments.c.state.in_(
+    [state.value for state in AssignmentState if state.uses_download]
+)
+_wasted_down = case((~_uses_download, _down), (_down > _size, _down - _size), else_=0)
+_wasted_up = assignments.c.payload_bytes_up - case(
+    (_accepted, func.coalesce(updates.c.payload_bytes, 0)), else_=0
+)
+_BYTES = select(
+    func.coalesce(func.sum(_down), 0).label("down"),
+    func.coalesce(func.sum(assignments.c.payload_bytes_up), 0).label("up"),
+    func.coalesce(func.sum(_wasted_down), 0).label("wasted_down"),
+    func.coalesce(func.sum(_wasted_up), 0).label("wasted_up"),
+    func.coalesce(func.max(_size), 0).label("download_size"),
+    func.count(case((_accepted, 1))).label("accepted"),
+).select_from(_joined)
+
+
+def _bytes_from_row(row: Row[Any]) -> ByteFigures:
+    return ByteFigures(
+        down=int(row.down),
+        up=int(row.up),
+        wasted_down=int(row.wasted_down),
+        wasted_up=int(row.wasted_up),
+        download_size_bytes=int(row.download_size),
+        updates_accepted=int(row.accepted),
+    )
 
 
 def _summed_evaluation(sums: Row[Any]) -> Evaluation | None:

@@ -42,8 +42,8 @@ def test_a_round_shows_the_figures_of_the_database(operator: Operator, history: 
         assert shown["devices"]["by_state"] == {
             state.value: count for state, count in figures.assignments.items()
         }
-        assert shown["bytes"]["down"] == figures.payload_bytes_down
-        assert shown["bytes"]["up"] == figures.payload_bytes_up
+        assert shown["bytes"]["down"] == figures.bytes.down
+        assert shown["bytes"]["up"] == figures.bytes.up
         assert shown["training"] == {
             "examples": figures.examples,
             "steps": figures.steps,
@@ -70,9 +70,19 @@ def test_a_round_adds_up_its_devices_bytes_and_scores(operator: Operator, histor
     assert second["bytes"] == {
         "down": 400,
         "up": 180,
-        "dense_down": 8 * 96,
-        "dense_up": 3 * 96,
-        "saving_factor": pytest.approx(11 * 96 / 580),
+        # Of the downloads three were trained from; all three updates counted.
+        "wasted_down": 400 - 3 * 50,
+        "wasted_up": 0,
+        "dense_float32": {
+            "down": 8 * 96,
+            "up": 3 * 96,
+            "saving_factor": pytest.approx(11 * 96 / 580),
+        },
+        "dense_bfloat16": {
+            "down": 8 * 48,
+            "up": 3 * 48,
+            "saving_factor": pytest.approx(11 * 48 / 580),
+        },
     }
     assert second["evaluation"] == {
         "correct": 72,
@@ -85,6 +95,21 @@ def test_a_round_adds_up_its_devices_bytes_and_scores(operator: Operator, histor
     assert second["manifest_sha256"] == history.rounds[1].manifest_sha256.hex()  # type: ignore[union-attr]
 
 
+def test_a_task_adds_up_the_bytes_of_its_rounds(operator: Operator, history: History) -> None:
+    a_history(operator.store, operator.blobs, name="another", update_bytes=1_000)
+    rounds = [operator.get(f"/v1/rounds/{one.id}").json()["bytes"] for one in history.rounds]
+
+    total = operator.get(f"/v1/tasks/{history.task.name}/bytes").json()
+
+    for name in ("down", "up", "wasted_down", "wasted_up"):
+        assert total[name] == sum(one[name] for one in rounds) == 5 * rounds[0][name]
+    for dense in ("dense_float32", "dense_bfloat16"):
+        assert total[dense]["down"] == sum(one[dense]["down"] for one in rounds)
+        assert total[dense]["up"] == sum(one[dense]["up"] for one in rounds)
+        assert total[dense]["saving_factor"] == pytest.approx(rounds[0][dense]["saving_factor"])
+    assert operator.get("/v1/tasks/nowhere/bytes").status_code == 404
+
+
 def test_a_round_that_has_not_begun_has_no_figures(operator: Operator) -> None:
     task = a_task()
     pending = a_round(task, state=RoundState.PENDING)
@@ -92,12 +117,14 @@ def test_a_round_that_has_not_begun_has_no_figures(operator: Operator) -> None:
 
     shown = operator.get(f"/v1/rounds/{pending.id}").json()
 
+    nothing = {"down": 0, "up": 0, "saving_factor": None}
     assert shown["bytes"] == {
         "down": 0,
         "up": 0,
-        "dense_down": 0,
-        "dense_up": 0,
-        "saving_factor": None,
+        "wasted_down": 0,
+        "wasted_up": 0,
+        "dense_float32": nothing,
+        "dense_bfloat16": nothing,
     }
     assert shown["devices"]["assigned"] == 0
     assert shown["training"]["loss_mean"] is None
@@ -161,6 +188,8 @@ def test_assignments_come_in_pages_with_their_bytes(operator: Operator, history:
     assert expired["training"] is None
     assert (accepted["state"], accepted["payload_bytes_up"]) == ("ACCEPTED", 60)
     assert accepted["payload_bytes_down"] == 100
+    assert (expired["wasted_bytes_down"], expired["wasted_bytes_up"]) == (100, 0)
+    assert (accepted["wasted_bytes_down"], accepted["wasted_bytes_up"]) == (50, 0)
     assert accepted["training"]["examples"] == 10
     assert accepted["evaluation"]["accuracy"] == pytest.approx(0.2)
 

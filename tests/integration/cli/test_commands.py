@@ -69,6 +69,8 @@ def test_a_task_is_shown_paused_resumed_and_cancelled(terminal: Terminal) -> Non
     for step, state in (("pause", "PAUSED"), ("resume", "RUNNING"), ("cancel", "CANCELLED")):
         assert terminal.ask("task", step, "a-task")["state"] == state
         assert terminal.ask("task", "show", str(task.id))["state"] == state
+    assert terminal.ask("task", "show", "a-task")["bytes"]["down"] == 0
+    assert "bytes wasted up" in terminal.run("task", "show", "a-task").stdout
     error = refusal(terminal, "task", "resume", "a-task")
     assert error.exit_code is ExitCode.FAILED
 
@@ -83,6 +85,9 @@ def test_rounds_are_listed_and_shown_by_their_number(terminal: Terminal) -> None
     (listed,) = terminal.ask("round", "list", "a-task")
     shown = terminal.ask("round", "show", "a-task", "1")
     assert shown == {**listed, "assignments": []}
+    lines = terminal.run("round", "show", "a-task", "1").stdout
+    for name in ("bytes wasted down", "dense bfloat16", "saving against float32"):
+        assert name in lines
     assert "no round 2" in refusal(terminal, "round", "show", "a-task", "2").message
 
 
