@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, unique
 from types import TracebackType
@@ -43,15 +43,23 @@ class Hold:
 
 
 class HoldingForwarder:
-    """Every connection is held at the same call; leaving breaks them all."""
+    """Every connection is held at the same call; leaving breaks them all.
+
+    An end that goes away takes its connection with it. While the service is said to be away new
+    connections wait for it.
+    """
 
     def __init__(self, port: int, hold: Hold) -> None:
         self._target: Final = port
         self._hold: Final = hold
         self._held: Final = threading.Event()
+        self._is_there: Final = threading.Event()
+        self._is_there.set()
         self._listener: Final = socket.create_server(("127.0.0.1", 0))
         self._sockets: Final = [self._listener]
         self._threads: Final[list[threading.Thread]] = []
+        # What calls have carried to the service, framing included.
+        self.request_bytes = 0
         self.port: Final[int] = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:
@@ -64,6 +72,7 @@ class HoldingForwarder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_there.set()
         for one in self._sockets:
             # Wakes the thread that reads from it.
             with suppress(OSError):
@@ -76,6 +85,15 @@ class HoldingForwarder:
     def wait_until_held(self) -> None:
         assert self._held.wait(_PATIENCE_SECONDS), "the call never came so far"
 
+    @contextmanager
+    def without_service(self) -> Iterator[None]:
+        """The service goes away in here, and is back at the end."""
+        self._is_there.clear()
+        try:
+            yield
+        finally:
+            self._is_there.set()
+
     def _begin(self, work: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=work, args=args)
         self._threads.append(thread)
@@ -85,21 +103,19 @@ class HoldingForwarder:
         with suppress(OSError):
             while True:
                 device, _ = self._listener.accept()
+                self._sockets.append(device)
+                assert self._is_there.wait(_PATIENCE_SECONDS), "the service never came back"
                 service = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets.extend((device, service))
-                self._begin(self._copy, device, service, self._of_request)
-                self._begin(self._copy, service, device, self._of_response)
+                self._sockets.append(service)
+                self._begin(self._copy, device, service, Way.REQUEST)
+                self._begin(self._copy, service, device, Way.RESPONSE)
 
-    def _copy(
-        self,
-        source: socket.socket,
-        target: socket.socket,
-        passing: Callable[[Iterator[bytes]], Iterator[bytes]],
-    ) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket, way: Way) -> None:
+        passing = self._of_request if way is Way.REQUEST else self._of_response
         with suppress(OSError):
             for data in passing(_received(source)):
                 target.sendall(data)
-            if not self._held.is_set():
+            if not (self._held.is_set() and way is self._hold.way):
                 target.shutdown(socket.SHUT_WR)
 
     def _of_request(self, received: Iterator[bytes]) -> Iterator[bytes]:
@@ -115,6 +131,7 @@ class HoldingForwarder:
                 yield data[:missing]
             for frame in reader.feed(rest):
                 raw = frame.to_bytes()
+                self.request_bytes += len(frame.payload) if frame.kind == FrameType.DATA else 0
                 if self._hold.way is not Way.REQUEST or not frame.is_data_of(self._hold.stream):
                     yield raw
                 elif len(frame.payload) <= left:

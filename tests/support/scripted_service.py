@@ -201,6 +201,8 @@ class Peer:
         self, parts: Iterable[pb.StreamUpdateRequest], context: grpc.ServicerContext
     ) -> pb.StreamUpdateResponse:
         fault = self._begin("StreamUpdate", context, streams=True)
+        if fault and not fault.after_bytes and not fault.after_effect:
+            self._fail(fault, context)
         header, payload = pb.UpdateHeader(), None
         for part in parts:
             if part.WhichOneof("part") == "header":
@@ -217,8 +219,6 @@ class Peer:
                 self._fail(fault, context)
         if payload is None:
             payload = self._begun(header, header.payload_size_bytes, context)
-        if fault and not fault.after_effect:
-            self._fail(fault, context)
         receipt = self._accept(header, payload, context)
         self._lose_answer(fault, context)
         return pb.StreamUpdateResponse(receipt=receipt, retry_window=self._window())

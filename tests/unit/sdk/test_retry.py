@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from random import Random
 
@@ -26,6 +27,7 @@ class Bench:
         self.attempts = 0
         self.work_seconds = 0.0
         self.worked = 0.0
+        self.progress: Callable[[], int] = lambda: 0
         self._failures: list[ServiceError] = []
         self._retrier = Retrier(policy, clock=self._now, sleep=self.slept.append, rng=Random(seed))
 
@@ -34,7 +36,11 @@ class Bench:
 
     def run(self, failures: list[ServiceError]) -> str:
         self._failures = failures
-        return self._retrier.run(self._call, lambda n, delay, _: self.told.append((n, delay)))
+        return self._retrier.run(
+            self._call,
+            lambda n, delay, _: self.told.append((n, delay)),
+            progress=self.progress,
+        )
 
     def _call(self) -> str:
         self.attempts += 1
@@ -108,6 +114,24 @@ def test_a_call_that_works_for_long_before_it_fails_is_still_repeated() -> None:
     assert bench.run([away()]) == "done"
     with pytest.raises(ConnectionFailed):
         bench.run([away(), away()])
+
+
+def test_attempts_and_time_count_afresh_after_progress() -> None:
+    bench = Bench()
+    bench.work_seconds = 20.0
+    bench.progress = lambda: bench.attempts // 4
+    # Each fourth attempt leaves something; twenty would be too many, and last too long.
+    assert bench.run([away()] * 20) == "done"
+    # The first wait after it is as short as a first one.
+    assert bench.told[3][0] == 1
+
+
+def test_without_further_progress_attempts_end() -> None:
+    bench = Bench()
+    bench.progress = lambda: min(bench.attempts, 3)
+    with pytest.raises(ConnectionFailed):
+        bench.run([away()] * 20)
+    assert bench.attempts == 3 + POLICY.max_attempts - 1
 
 
 def test_two_devices_do_not_wait_alike() -> None:
