@@ -70,7 +70,7 @@ class ReceiveUpload:
         return self._pieces(work.round.id, assignment_id).durable_bytes(payload_sha256)
 
     def begin(self, device_id: UUID, header: UpdateHeader) -> Upload:
-        """Drops what is kept of other payloads. Refuses what a header alone can be refused for."""
+        """Refuses what a header alone can be refused for."""
         work, accepted = self._look(device_id, header.assignment_id, header.payload_sha256)
         size = header.payload_size_bytes
         try:
@@ -81,8 +81,7 @@ class ReceiveUpload:
         durable = size
         if accepted is None:
             pieces = self._pieces(work.round.id, header.assignment_id)
-            pieces.drop_others(header.payload_sha256, size)
-            durable = pieces.durable_bytes(header.payload_sha256)
+            durable = pieces.durable_bytes(header.payload_sha256, size)
         return Upload(
             header=header,
             round_id=work.round.id,
@@ -91,7 +90,10 @@ class ReceiveUpload:
         )
 
     def keep(self, upload: Upload, start: int, data: bytes, received_bytes: int) -> None:
-        """Makes a piece durable, and charges what has been received since the last one."""
+        """Makes a piece durable, and charges what has been received since the last one.
+
+        Pieces of another payload go.
+        """
         self.charge(upload, received_bytes)
         header = upload.header
         pieces = self._pieces(upload.round_id, header.assignment_id)

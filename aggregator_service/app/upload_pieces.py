@@ -26,9 +26,11 @@ class UploadPieces:
     round_id: UUID
     assignment_id: UUID
 
-    def durable_bytes(self, payload_sha256: bytes) -> int:
-        """How many leading bytes there are of the payload with that digest."""
-        return max((end for end, _ in self._in_order(payload_sha256.hex())), default=0)
+    def durable_bytes(self, payload_sha256: bytes, size_bytes: int | None = None) -> int:
+        """How many leading bytes there are of that payload, of whichever size if none is named."""
+        digest = payload_sha256.hex()
+        name = digest if size_bytes is None else _name(payload_sha256, size_bytes)
+        return max((end for end, _ in self._in_order(name)), default=0)
 
     def read(self, payload_sha256: bytes, size_bytes: int) -> bytes:
         """The whole payload, its digest not checked; raises BlobMissing unless all is there."""
@@ -56,13 +58,6 @@ class UploadPieces:
     def drop(self, payload_sha256: bytes) -> None:
         for key in list(self.blobs.keys(f"{self._prefix}{payload_sha256.hex()}-")):
             self.blobs.delete(key)
-
-    def drop_others(self, payload_sha256: bytes, size_bytes: int) -> None:
-        """Drops what is kept of any other payload."""
-        payload = f"{self._prefix}{_name(payload_sha256, size_bytes)}"
-        for key in list(self.blobs.keys(self._prefix)):
-            if not key.startswith(payload):
-                self.blobs.delete(key)
 
     @property
     def _prefix(self) -> str:

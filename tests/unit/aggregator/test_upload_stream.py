@@ -142,21 +142,24 @@ def test_an_early_end_leaves_the_beginning_and_owes_the_rest() -> None:
 
 
 def test_a_piece_that_was_handed_on_is_kept_and_charged_though_the_call_is_cancelled() -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    go_on = threading.Event()
     done: list[tuple[int, int]] = []
 
     def keep(start: int, data: bytes, received_bytes: int) -> None:
-        begun.set()
-        assert go_on.wait(30)
         done.append((start, received_bytes))
 
     async def body(calls: Calls) -> UploadStream:
-        def handing_on(start: int, data: bytes, received_bytes: int) -> Awaitable[None]:
+        handed_on = asyncio.Event()
+
+        def hand_on(start: int, data: bytes, received_bytes: int) -> Awaitable[None]:
+            handed_on.set()
             return calls.work_to_the_end(keep, start, data, received_bytes)
 
+        # The one worker is busy, so that the piece has to wait.
+        calls.workers.submit(go_on.wait, 30)
         streams, stream = some_streams(), a_stream()
-        reading = asyncio.ensure_future(stream.read(chunks(PIECE), streams, handing_on))
-        await asyncio.get_running_loop().run_in_executor(None, begun.wait, 30)
+        reading = asyncio.ensure_future(stream.read(chunks(PIECE), streams, hand_on))
+        await handed_on.wait()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
