@@ -1,0 +1,285 @@
+"""Devices whose payload bytes three count: they themselves, the service, and the socket.
+
+Among them are a refused upload, a repeated one, downloads in parts, and work that comes to nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import grpc
+import numpy as np
+
+from aggregator_service.app.abort_round import AbortRound
+from aggregator_service.app.enroll_device import EnrollDevice
+from aggregator_service.domain.tasks import BaseModel, Encodings, Ending
+from aggregator_service.server import utc_now
+from aggregator_service.store.base import Transaction
+from client_sdk import Event, Participant, StepOutcome
+from flasc_cli.demo.forwarder import CountingForwarder, SocketBytes
+from flasc_core.methods import Flasc
+from flasc_core.pb.v1 import device_service_pb2 as pb
+from flasc_core.sparse import SparseVector
+from flasc_core.wire import Encoding, encode
+from tests.builders import a_policy
+from tests.support.device import SyntheticDevice
+from tests.support.live import LiveService
+from tests.support.logged import Logged, logged
+from tests.support.vector_trainer import VectorTrainer, a_layout
+
+__all__ = ["Counted", "count_bytes"]
+
+# How many rows the trainer's matrices have: one update is a call, the other is streamed.
+SCALES: Final = {"small": 1_000, "large": 30_000}
+PLAIN: Final = Encoding.parse("plain")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """One device; what it sent and received of payloads as each end has it, and of bytes."""
+
+    name: str
+    calls: int
+    own: SocketBytes
+    ledger: SocketBytes
+    socket: SocketBytes
+
+    @property
+    def payload_bytes(self) -> int:
+        return self.own.sent + self.own.received
+
+    @property
+    def excess_bytes(self) -> int:
+        """What gRPC, HTTP/2 and the messages around payloads take."""
+        return self.socket.sent + self.socket.received - self.payload_bytes
+
+    @property
+    def share_of_bound(self) -> float:
+        """Of an excess of 2 % and 1 KiB per call."""
+        return self.excess_bytes / (0.02 * self.payload_bytes + 1024 * self.calls)
+
+
+@dataclass(slots=True)
+class HandmadeDevice:
+    """Every call by hand; what it gave to the network and got from there."""
+
+    device: SyntheticDevice
+    sent: int = 0
+    received: int = 0
+
+    def download(self, given: pb.Assignment, offset: int = 0) -> None:
+        self.received += len(self.device.download(given, offset))
+
+    def submit(self, given: pb.Assignment, payload: bytes) -> None:
+        self.sent += len(payload)
+        self.device.submit(given, payload)
+
+    def stream(self, given: pb.Assignment, payload: bytes, **header: Any) -> None:
+        self.sent += len(payload)
+        self.device.stream(given, payload, **header)
+
+
+@dataclass(slots=True, kw_only=True)
+class Fleet:
+    live: LiveService
+    forwarder: CountingForwarder
+    folder: Path
+    stack: ExitStack
+    ids: dict[str, UUID] = field(default_factory=dict)
+    own: dict[str, Callable[[], SocketBytes]] = field(default_factory=dict)
+
+    def participant(self, name: str, task: str, **settings: Any) -> Participant:
+        trainer = VectorTrainer(a_layout(SCALES[task]), failing=settings.pop("failing", 0))
+        joined = Participant(
+            f"127.0.0.1:{self.forwarder.ports[name]}",
+            task=task,
+            credential=self._enroll(name),
+            trainer=trainer,
+            state_folder=self.folder / name,
+            insecure=True,
+            sleep=lambda seconds: None,
+            **settings,
+        )
+        self.stack.enter_context(closing(joined))
+        self.own[name] = lambda: SocketBytes(
+            sent=joined.summary.payload_bytes_sent, received=joined.summary.payload_bytes_received
+        )
+        return joined
+
+    def handmade(self, name: str) -> HandmadeDevice:
+        # Connections are shared per target unless a channel has options of its own.
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        address = f"127.0.0.1:{self.forwarder.ports[name]}"
+        channel = self.stack.enter_context(grpc.insecure_channel(address, options=options))
+        made = HandmadeDevice(SyntheticDevice(channel, self._enroll(name)))
+        self.own[name] = lambda: SocketBytes(sent=made.sent, received=made.received)
+        return made
+
+    def _enroll(self, name: str) -> str:
+        device, credential = EnrollDevice(store=self.live.store, now=utc_now)(name)
+        self.ids[name] = device.id
+        return credential
+
+
+def refused_unary(fleet: Fleet, name: str) -> None:
+    """The round ends while the device trains; what it then hands in is refused."""
+    live = fleet.live
+
+    def end_round(event: Event) -> None:
+        if type(event).__name__ == "Trained":
+            AbortRound(store=live.store, now=utc_now)(_open_round(live, "small"))
+
+    device = fleet.participant(name, "small", on_event=end_round)
+    assert device.step().outcome is StepOutcome.REFUSED
+    live.settle()
+
+
+def accepted_unary(fleet: Fleet, name: str) -> None:
+    assert fleet.participant(name, "small").step().outcome is StepOutcome.UPDATED
+
+
+def repeated_unary(fleet: Fleet, name: str) -> None:
+    """A device that hears no answers asks for everything twice."""
+    made = fleet.handmade(name)
+    given = made.device.assignment("small")
+    payload = an_update("small")
+    for step in (made.download, partial(made.submit, payload=payload)):
+        for _ in range(2):
+            step(given)
+
+
+def accepted_stream(fleet: Fleet, name: str) -> None:
+    assert fleet.participant(name, "large").step().outcome is StepOutcome.UPDATED
+
+
+def refused_and_repeated_stream(fleet: Fleet, name: str) -> None:
+    made = fleet.handmade(name)
+    given = made.device.assignment("large")
+    payload = an_update("large")
+    made.download(given)
+    made.download(given, offset=given.download.size_bytes // 2)
+    try:
+        made.stream(given, payload, payload_sha256=sha256(b"another").digest())
+    except grpc.RpcError:
+        made.stream(given, payload)
+        made.stream(given, payload)
+    else:
+        raise AssertionError("a damaged payload was accepted")
+
+
+def failed_training(fleet: Fleet, name: str) -> None:
+    """All that this device fetched was for nothing."""
+    device = fleet.participant(name, "large", failing=1)
+    assert device.step().outcome is StepOutcome.FAILED
+
+
+SCENES: Final[dict[str, Callable[[Fleet, str], None]]] = {
+    # First: it ends the round that it is in.
+    "unary, refused": refused_unary,
+    "unary": accepted_unary,
+    "unary, repeated": repeated_unary,
+    "streamed": accepted_stream,
+    "streamed, refused and repeated": refused_and_repeated_stream,
+    "training failed": failed_training,
+}
+
+
+def count_bytes(live: LiveService, folder: Path) -> Sequence[Counted]:
+    """Every scene with a device and a port of its own."""
+    for task in SCALES:
+        _create_task(live, task)
+    with logged() as log:
+        with _fleet(live, folder) as fleet:
+            for name, play in SCENES.items():
+                play(fleet, name)
+            own = {name: count() for name, count in fleet.own.items()}
+        live.booked()
+        calls = _calls(log)
+    return [
+        Counted(
+            name=name,
+            calls=calls[sha256(device_id.bytes).hexdigest()[:12]],
+            own=own[name],
+            ledger=_ledger(live, device_id),
+            socket=fleet.forwarder.count(name),
+        )
+        for name, device_id in fleet.ids.items()
+    ]
+
+
+@contextmanager
+def _fleet(live: LiveService, folder: Path) -> Iterator[Fleet]:
+    with (
+        CountingForwarder(("127.0.0.1", live.port), list(SCENES)) as forwarder,
+        ExitStack() as stack,
+    ):
+        yield Fleet(live=live, forwarder=forwarder, folder=folder, stack=stack)
+
+
+def _create_task(live: LiveService, name: str) -> None:
+    trainer = VectorTrainer(a_layout(SCALES[name]))
+    live.create_task(
+        name,
+        layout=trainer.layout,
+        base_model=BaseModel(name="tiny", sha256=trainer.base_model_sha256),
+        method=Flasc(download_density=0.5, upload_density=0.25),
+        # Nobody's update closes a round.
+        policy=a_policy(goal=8, quorum=1, retry_min=timedelta(0)),
+        ending=Ending(rounds=1),
+        encodings=Encodings(download=PLAIN, updates=(PLAIN,)),
+    )
+
+
+def an_update(task: str) -> bytes:
+    """As much as the task lets a device keep of its matrices."""
+    dim = a_layout(SCALES[task]).dim
+    indices = np.arange(0, dim - 24, 4, dtype=np.int64)
+    values = np.random.default_rng(7).standard_normal(indices.size, dtype=np.float32)
+    return encode(SparseVector(dim=dim, indices=indices, values=values))
+
+
+def _calls(log: Logged) -> Counter[str]:
+    """Of each device, by the name that the service's log has for it."""
+    return Counter(entry["device"] for entry in log.rest() if entry["event"] == "rpc")
+
+
+def _open_round(live: LiveService, task: str) -> UUID:
+    def body(tx: Transaction) -> UUID:
+        owner = tx.tasks.get_by_name(task)
+        assert owner is not None
+        latest = tx.rounds.latest(owner.id)
+        assert latest is not None
+        return latest.id
+
+    return live.store.read("test", body)
+
+
+def _ledger(live: LiveService, device_id: UUID) -> SocketBytes:
+    """Over all of a device's assignments."""
+
+    def body(tx: Transaction) -> SocketBytes:
+        tasks = tx.tasks.page(limit=10, after=None)
+        rounds = [
+            one for task in tasks for one in tx.rounds.page(task.id, limit=99, before_number=None)
+        ]
+        parts = [
+            part
+            for one in rounds
+            for part in tx.assignments.page(one.id, limit=99, after=None)
+            if part.assignment.device_id == device_id
+        ]
+        return SocketBytes(
+            sent=sum(part.payload_bytes_up for part in parts),
+            received=sum(part.payload_bytes_down for part in parts),
+        )
+
+    return live.store.read("test", body)
