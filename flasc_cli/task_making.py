@@ -10,7 +10,7 @@ from aggregator_service.domain.task_json import config_to_json
 from flasc_cli.api import AdminApi, Record
 from flasc_cli.errors import CliError
 from flasc_cli.output import Json
-from flasc_cli.task_settings import TaskSettings, seeded_sections, task_config
+from flasc_cli.task_settings import TaskSettings, task_config
 from flasc_sim.blueprint import Blueprint, draw_blueprint
 from flasc_sim.models import DtypeName
 
@@ -42,7 +42,7 @@ def draw_task(
         )
     except (OSError, ValueError) as error:
         raise CliError(f"model {model!r}: {error}") from error
-    config = task_config(blueprint, seeded_sections(settings.sections, seed))
+    config = task_config(blueprint, settings.sections, seed=seed)
     weights = config.base.initialise(blueprint.layout, blueprint.weights)
     blueprint = replace(blueprint, weights=weights)
     return DrawnTask(config=dict(config_to_json(config)), blueprint=blueprint)

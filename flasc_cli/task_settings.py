@@ -20,7 +20,6 @@ __all__ = [
     "TaskSettings",
     "changed_sections",
     "preset_settings",
-    "seeded_sections",
     "task_config",
 ]
 
@@ -57,11 +56,16 @@ _SECTIONS: Final[Mapping[PresetName, Mapping[str, Any]]] = MappingProxyType(
                 "head_density": 1.0,
             },
             "optimizer": {"name": "adamw", "learning_rate": 0.005},
+            "encodings": {"download": "int6", "updates": ["int6"]},
+            "base": {"name": "initial"},
         },
         PresetName.PAPER: {
             "training": {"learning_rate": 0.001, "momentum": 0.9},
             "method": {"name": "flasc", "download_density": 0.25, "upload_density": 0.25},
             "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
+            # The authors count values; here they are compressed without loss.
+            "encodings": {"download": "float32", "updates": ["float32"]},
+            "base": {"name": "zero"},
         },
     }
 )
@@ -70,9 +74,6 @@ _COMMON: Final[Mapping[str, Any]] = MappingProxyType(
         "policy": {"goal": 10, "quorum": 5, "window_seconds": 3600.0},
         "ending": {"rounds": 100},
         "limits": {},
-        # Plain both ways; `--set encodings.download=int8` and so on choose the compact profile.
-        "encodings": {"download": "plain", "updates": []},
-        "base": {"name": "zero"},
     }
 )
 
@@ -125,21 +126,16 @@ def _set(sections: dict[str, Any], name: str, value: Any) -> None:
     sections[section][setting] = value
 
 
-def seeded_sections(sections: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return sections in which an initial adapter without a seed of its own is drawn by `seed`."""
-    seeded = _copy(sections)
-    if seeded["base"]["name"] == "initial":
-        seeded["base"].setdefault("seed", seed)
-    return seeded
-
-
 def _copy(sections: Mapping[str, Any]) -> dict[str, Any]:
     copied: dict[str, Any] = json.loads(json.dumps(dict(sections)))
     return copied
 
 
-def task_config(blueprint: Blueprint, sections: Mapping[str, Any]) -> TaskConfig:
-    """Put a configuration together and check it. Raises CliError that names the setting."""
+def task_config(blueprint: Blueprint, sections: Mapping[str, Any], *, seed: int) -> TaskConfig:
+    """Put a configuration together and check it. Raises CliError that names the setting.
+
+    `seed` draws the initial adapter of a base that has no seed of its own.
+    """
     from aggregator_service.domain.task_json import config_from_json
     from flasc_core.errors import Refusal
 
@@ -153,12 +149,17 @@ def task_config(blueprint: Blueprint, sections: Mapping[str, Any]) -> TaskConfig
                 },
                 "peft_config_json": blueprint.peft_config_json,
                 **sections,
+                "base": _seeded(sections["base"], seed),
             }
         )
         config.check()
     except Refusal as refusal:
         raise CliError(refusal.message, ExitCode.USAGE) from refusal
     return config
+
+
+def _seeded(base: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    return {"seed": seed, **base} if base["name"] == "initial" else dict(base)
 
 
 def _value(text: str) -> Any:

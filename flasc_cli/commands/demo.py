@@ -25,8 +25,17 @@ def demo(
         str, typer.Option(help="minilm, a local folder, or a hub's model.")
     ] = "minilm",
     dtype: DtypeOption = Dtype.AUTO,
-    download_density: Annotated[float, typer.Option(help="In (0, 1].")] = 0.25,
-    upload_density: Annotated[float, typer.Option(help="In (0, 1].")] = 0.25,
+    download_density: Annotated[float, typer.Option(help="In (0, 1].")] = 1 / 16,
+    upload_density: Annotated[float, typer.Option(help="In (0, 1].")] = 1 / 16,
+    encoding: Annotated[
+        str, typer.Option(help="Both ways: plain, float32, bfloat16, int8 to int3.")
+    ] = "int6",
+    base: Annotated[
+        str, typer.Option(help="zero, or initial: send differences from a drawn adapter.")
+    ] = "initial",
+    dense: Annotated[
+        bool, typer.Option(help="Run dense LoRA in float32 after it, to compare with.")
+    ] = True,
     max_steps: Annotated[int, typer.Option(help="Local steps per device and round.", min=1)] = 8,
     held_out: Annotated[int, typer.Option(help="Held-out examples per device.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Draws adapter, head and held-out examples.")] = 0,
@@ -60,12 +69,15 @@ def demo(
             dtype=dtype.value,
             download_density=download_density,
             upload_density=upload_density,
+            encoding=encoding,
+            base=base,
             max_steps=max_steps,
             held_out=held_out,
             seed=seed,
         ),
         data_folder=data_folder,
         summary=summary,
+        compare_with_dense=dense,
         kill_server_in_round=kill_server_in_round,
         as_json=as_json,
     )

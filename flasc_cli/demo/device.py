@@ -1,6 +1,7 @@
 """Run as `python -m flasc_cli.demo.device SETTINGS`: one device, with its own data and model.
 
-It takes part until the task has ended, and tells what it does as JSON lines on stdout.
+It takes part in one task after another until each has ended, and tells what it does as JSON lines
+on stdout.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from client_sdk import Participant, RetryPolicy
 from client_sdk.events import Event
 from client_sdk.peft_trainer import PeftTrainer
-from flasc_cli.demo.settings import TASK_NAME, DeviceSettings
+from flasc_cli.demo.settings import DeviceSettings
 from flasc_sim.datasets import DeviceExamples, divide, load_texts
 from flasc_sim.datasets.tokens import PadBatch, TokenisedTexts
 from flasc_sim.models import DtypeName, load_text_classifier, load_tokenizer, with_lora
@@ -32,20 +33,29 @@ def main() -> None:
     settings = DeviceSettings.read(Path(sys.argv[1]))
     # All devices of the demo share the machine's cores, and sums must not depend on how many.
     torch.set_num_threads(1)
+    trainer = make_trainer(settings)
+    for task in settings.addresses:
+        if not take_part(settings, task, trainer):
+            return
+
+
+def take_part(settings: DeviceSettings, task: str, trainer: PeftTrainer) -> bool:
+    """Return whether the task came to its end; it does not where the device is told to stop."""
     participant = Participant(
-        settings.address,
-        task=TASK_NAME,
+        settings.addresses[task],
+        task=task,
         credential=settings.credential,
-        trainer=make_trainer(settings),
-        state_folder=settings.state_folder,
+        trainer=trainer,
+        state_folder=Path(settings.state_folder) / task,
         insecure=True,
-        on_event=tell,
+        on_event=lambda event: tell(task, event),
         session_retries=_SESSION_RETRIES,
     )
     with participant:
         signal.signal(signal.SIGTERM, lambda *_: participant.stop())
         summary = participant.run()
-    _print({"event": "Summary", **asdict(summary)})
+    _print({"event": "Summary", "task": task, **asdict(summary)})
+    return summary.finished
 
 
 def make_trainer(settings: DeviceSettings) -> PeftTrainer:
@@ -66,8 +76,8 @@ def make_trainer(settings: DeviceSettings) -> PeftTrainer:
     )
 
 
-def tell(event: Event) -> None:
-    _print({"event": type(event).__name__, **asdict(event)})
+def tell(task: str, event: Event) -> None:
+    _print({"event": type(event).__name__, "task": task, **asdict(event)})
 
 
 def _print(fields: dict[str, Any]) -> None:

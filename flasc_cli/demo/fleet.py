@@ -27,6 +27,7 @@ class DeviceEvent:
     """What a device told; `kind` is the SDK event's name, "Summary" at its end."""
 
     index: int
+    task: str
     kind: str
     fields: dict[str, Any] = field(default_factory=dict)
 
@@ -76,7 +77,8 @@ class Fleet:
         with lines:
             for line in lines:
                 fields = json.loads(line)
-                self._queue.put(DeviceEvent(index=index, kind=fields.pop("event"), fields=fields))
+                kind, task = fields.pop("event"), fields.pop("task")
+                self._queue.put(DeviceEvent(index=index, task=task, kind=kind, fields=fields))
 
     def _log(self, index: int) -> Path:
         return self._folder / "logs" / f"device-{index}.log"

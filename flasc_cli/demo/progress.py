@@ -43,12 +43,13 @@ class Display(Protocol):
 
     def device(self, event: DeviceEvent) -> None: ...
 
-    def round_ended(self, shown: Record) -> None: ...
+    def round_ended(self, task: str, shown: Record) -> None: ...
 
 
-def open_display(console: Console, *, devices: int, rounds: int) -> Display:
+def open_display(console: Console, *, devices: int, rounds: int, tasks: int) -> Display:
+    """`rounds` are of each task."""
     if console.is_terminal:
-        return _Bars(console, devices=devices, rounds=rounds)
+        return _Bars(console, devices=devices, rounds=rounds, tasks=tasks)
     return _Lines(console, devices=devices, rounds=rounds)
 
 
@@ -92,12 +93,12 @@ class _Lines:
             if len(self._seen) == self._devices:
                 self.say(f"all {self._devices} devices have checked in")
 
-    def round_ended(self, shown: Record) -> None:
-        self.say(describe_round(shown, self._rounds))
+    def round_ended(self, task: str, shown: Record) -> None:
+        self.say(f"{task}: {describe_round(shown, self._rounds)}")
 
 
 class _Bars:
-    def __init__(self, console: Console, *, devices: int, rounds: int) -> None:
+    def __init__(self, console: Console, *, devices: int, rounds: int, tasks: int) -> None:
         self._rounds = rounds
         self._progress = Progress(
             TextColumn("{task.description:<10}"),
@@ -110,7 +111,7 @@ class _Bars:
             self._progress.add_task(f"device {index}", total=None, state="loading its model")
             for index in range(devices)
         ]
-        self._whole = self._progress.add_task("rounds", total=rounds, state="")
+        self._whole = self._progress.add_task("rounds", total=rounds * tasks, state="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -134,12 +135,12 @@ class _Bars:
             self._progress.update(bar, completed=step, total=total)
         elif event.kind in _STATES:
             number = event.fields.get("round_number")
-            where = "" if number is None else f"round {number}: "
+            where = f"{event.task}: " if number is None else f"{event.task}, round {number}: "
             self._progress.update(bar, state=where + _STATES[event.kind])
             if event.kind == "CheckedIn":
                 self._progress.update(bar, completed=0)
 
-    def round_ended(self, shown: Record) -> None:
-        self.say(describe_round(shown, self._rounds))
+    def round_ended(self, task: str, shown: Record) -> None:
+        self.say(f"{task}: {describe_round(shown, self._rounds)}")
         if shown["state"] == "PUBLISHED":
             self._progress.advance(self._whole)

@@ -19,7 +19,7 @@ from flasc_cli.api import Record
 from flasc_cli.demo.forwarder import SocketBytes
 from flasc_cli.demo.settings import DemoSettings
 
-__all__ = ["DeviceBytes", "Report", "make_report"]
+__all__ = ["DenseRun", "DeviceBytes", "Report", "make_dense_run", "make_report"]
 
 _FLOAT32_BYTES: Final = 4
 _PACKAGES: Final = ("torch", "peft", "transformers", "grpcio", "numpy")
@@ -35,6 +35,10 @@ class DeviceBytes:
     payload_bytes_sent: int
     payload_bytes_received: int
 
+    @property
+    def socket_bytes(self) -> int:
+        return self.socket_bytes_sent + self.socket_bytes_received
+
     @classmethod
     def of(cls, device_id: str, socket: SocketBytes, summary: Mapping[str, Any]) -> DeviceBytes:
         return cls(
@@ -44,6 +48,17 @@ class DeviceBytes:
             payload_bytes_sent=summary["payload_bytes_sent"],
             payload_bytes_received=summary["payload_bytes_received"],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseRun:
+    """The same devices, rounds and seeds with dense LoRA in float32."""
+
+    accuracy_after: float
+    accuracy_per_round: Sequence[float]
+    seconds_of_rounds: Sequence[float]
+    # Both ways, over all devices.
+    socket_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +84,13 @@ class Report:
     trainable_values: int
     base_model_sha256: str
     machine: Mapping[str, str | int]
+    # None where no dense run was asked for.
+    dense: DenseRun | None
+
+    @property
+    def socket_bytes(self) -> int:
+        """Both ways, over all devices."""
+        return sum(device.socket_bytes for device in self.devices)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -84,8 +106,22 @@ class Report:
             f"dense LoRA in float32, by arithmetic: {_mb(self.dense_fp32_bytes_per_device)} MB per "
             f"device; sockets carried {self.saving_factor:.1f} times less"
         )
-        for line in (accuracy, f"time per round: {self.seconds_per_round:.1f} s (median)", traffic):
+        time = f"time per round: {self.seconds_per_round:.1f} s (median)"
+        for line in (accuracy, time, traffic, *self._comparison()):
             console.out(line, highlight=False)
+
+    def _comparison(self) -> Sequence[str]:
+        if self.dense is None:
+            return []
+        lost = 100 * (self.dense.accuracy_after - self.accuracy_after)
+        told = f"costs {lost:.1f} points" if lost > 0 else f"is {abs(lost):.1f} points ahead"
+        line = (
+            f"dense LoRA on the same devices: accuracy {self.dense.accuracy_after:.1%}, "
+            f"{_mb(self.dense.socket_bytes)} MB at all sockets against "
+            f"{_mb(self.socket_bytes)} MB, {self.dense.socket_bytes / self.socket_bytes:.1f} "
+            f"times as much; sending the sparse adapter {told}"
+        )
+        return [line]
 
 
 def make_report(
@@ -95,6 +131,7 @@ def make_report(
     rounds: Sequence[Record],
     devices: Sequence[DeviceBytes],
     adapter_sha256: str,
+    dense: DenseRun | None = None,
 ) -> Report:
     """`rounds` are all of the task's, in order; the last one scored the final adapter."""
     trained = [shown for shown in rounds if shown["state"] == "PUBLISHED"]
@@ -102,17 +139,17 @@ def make_report(
     # A device downloads for each round it trains in and for the last evaluation, and uploads but
     # for the latter.
     transfers = 2 * len(trained) + 1
-    dense = _FLOAT32_BYTES * task["dimension"] * transfers
-    carried = sum(device.socket_bytes_sent + device.socket_bytes_received for device in devices)
-    seconds = [shown["collecting_seconds"] + shown["publishing_seconds"] for shown in trained]
+    dense_bytes = _FLOAT32_BYTES * task["dimension"] * transfers
+    carried = sum(device.socket_bytes for device in devices)
+    seconds = _seconds_of(trained)
     return Report(
         accuracy_before=scored[0]["accuracy"],
         accuracy_after=scored[-1]["accuracy"],
         rounds=len(trained),
         seconds_per_round=median(seconds),
         devices=devices,
-        dense_fp32_bytes_per_device=dense,
-        saving_factor=dense * len(devices) / carried,
+        dense_fp32_bytes_per_device=dense_bytes,
+        saving_factor=dense_bytes * len(devices) / carried,
         adapter_sha256=adapter_sha256,
         settings={**asdict(settings), "data": settings.data and Path(settings.data).name},
         accuracy_per_round=[evaluation["accuracy"] for evaluation in scored],
@@ -121,7 +158,23 @@ def make_report(
         trainable_values=task["dimension"],
         base_model_sha256=task["config"]["base_model"]["sha256"],
         machine=_machine(),
+        dense=dense,
     )
+
+
+def make_dense_run(rounds: Sequence[Record], sockets: Sequence[SocketBytes]) -> DenseRun:
+    """`rounds` are all of the dense task's, in order; `sockets` what each device carried for it."""
+    accuracies = [shown["evaluation"]["accuracy"] for shown in rounds if shown["evaluation"]]
+    return DenseRun(
+        accuracy_after=accuracies[-1],
+        accuracy_per_round=accuracies,
+        seconds_of_rounds=_seconds_of([s for s in rounds if s["state"] == "PUBLISHED"]),
+        socket_bytes=sum(socket.sent + socket.received for socket in sockets),
+    )
+
+
+def _seconds_of(published: Sequence[Record]) -> list[float]:
+    return [shown["collecting_seconds"] + shown["publishing_seconds"] for shown in published]
 
 
 def _device_table(report: Report) -> Table:

@@ -1,6 +1,6 @@
 """Runs the demo: the service, a counting forwarder, device processes, and a check of the result.
 
-    serve ─▶ task create ─▶ enrol ─▶ forwarder ─▶ devices ═▶ export ─▶ check in a fresh process
+    serve ─▶ tasks ─▶ enrol ─▶ forwarder ─▶ devices: sparse, then dense ═▶ export ─▶ fresh check
 
 Whatever ends the run early ends every process that it started.
 """
@@ -11,8 +11,7 @@ import json
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -26,12 +25,13 @@ from rich.console import Console
 from flasc_cli import database
 from flasc_cli.api import AdminApi, Record
 from flasc_cli.demo.fleet import DeviceEvent, Fleet
-from flasc_cli.demo.forwarder import CountingForwarder
+from flasc_cli.demo.forwarder import CountingForwarder, SocketBytes
 from flasc_cli.demo.processes import Children, log_tail
 from flasc_cli.demo.progress import Display, open_display
-from flasc_cli.demo.report import DeviceBytes, Report, make_report
+from flasc_cli.demo.report import DeviceBytes, Report, make_dense_run, make_report
+from flasc_cli.demo.rounds_seen import RoundsSeen, number_of
 from flasc_cli.demo.service import ServiceProcess
-from flasc_cli.demo.settings import TASK_NAME, DemoSettings, DeviceSettings
+from flasc_cli.demo.settings import DENSE_TASK, SPARSE_TASK, DemoSettings, DeviceSettings
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.exporting import export_adapter
 
@@ -39,7 +39,6 @@ __all__ = ["run_demo"]
 
 # Says that a folder is a demo's own, which the next demo may replace.
 _MARK: Final = ".flasc-demo"
-_FINAL_STATES: Final = frozenset({"PUBLISHED", "EVALUATED", "ABORTED"})
 _LOOK_SECONDS: Final = 0.5
 
 
@@ -48,6 +47,7 @@ def run_demo(
     *,
     data_folder: Path,
     summary: Path,
+    compare_with_dense: bool,
     kill_server_in_round: int | None,
     as_json: bool,
 ) -> None:
@@ -56,7 +56,8 @@ def run_demo(
     console = Console(stderr=as_json)
     folder = _fresh_folder(data_folder.resolve())
     with _interruptible(), Children() as children:
-        report = _Demo(settings, folder, children, console, kill_server_in_round).run()
+        demo = _Demo(settings, folder, children, console, kill_server_in_round)
+        report = demo.run(compare_with_dense=compare_with_dense)
     report.write(summary)
     report.print(console)
     console.out(f"all figures: {summary}; logs, database, adapter: {data_folder}", highlight=False)
@@ -79,11 +80,15 @@ class _Demo:
         self._console: Final = console
         self._kill_in_round = kill_in_round
         self._service: Final = ServiceProcess(children, folder)
-        self._summaries: dict[int, Mapping[str, Any]] = {}
+        # By task, and then by device.
+        self._summaries: dict[str, dict[int, Mapping[str, Any]]] = {SPARSE_TASK: {}}
 
-    def run(self) -> Report:
+    def run(self, *, compare_with_dense: bool) -> Report:
         key = self._start_service()
-        task = self._create_task(key)
+        task = self._create_task(key, SPARSE_TASK, self._settings)
+        if compare_with_dense:
+            self._summaries[DENSE_TASK] = {}
+            self._create_task(key, DENSE_TASK, self._settings.dense())
         # What "auto" came to is what devices must load.
         self._settings = replace(
             self._settings, dtype=task["config"]["base_model"]["name"].rpartition("@")[2]
@@ -93,16 +98,16 @@ class _Demo:
                 client.post("/v1/devices", {"name": f"maintainer group {index}"})
                 for index in range(self._settings.devices)
             ]
-            ids = [enrolled["device"]["id"] for enrolled in devices]
             host, _, port = self._service.devices_address.rpartition(":")
-            with CountingForwarder((host, int(port)), ids) as forwarder:
-                self._run_devices(client, devices, forwarder)
+            # A port for each task of each device: devices do not wait for one another between them.
+            lines = [
+                _line(task, index) for task in self._summaries for index in range(len(devices))
+            ]
+            with CountingForwarder((host, int(port)), lines) as forwarder:
+                self._run_devices(client, devices, forwarder.ports)
                 # Devices have ended, so the counts are whole.
-                counted = [
-                    DeviceBytes.of(device_id, forwarder.count(device_id), self._summaries[index])
-                    for index, device_id in enumerate(ids)
-                ]
-            return self._conclude(client, task, counted)
+                counted = {line: forwarder.count(line) for line in lines}
+            return self._conclude(client, task, devices, counted)
 
     def _start_service(self) -> str:
         from aggregator_service.app.api_keys import CreateApiKey
@@ -119,29 +124,31 @@ class _Demo:
         self._say(f"API key (valid for a day): {key}")
         return key
 
-    def _create_task(self, key: str) -> Record:
-        self._say(f"making the task: {self._settings.model} with LoRA r = {self._settings.rank}")
+    def _create_task(self, key: str, name: str, settings: DemoSettings) -> Record:
+        self._say(f"making the task {name}: {settings.model} with LoRA r = {settings.rank}")
         output = self._run_child(
             [
-                *("-m", "flasc_cli", "task", "create", TASK_NAME, "--json"),
-                *self._settings.task_options(),
+                *("-m", "flasc_cli", "task", "create", name, "--json"),
+                *settings.task_options(),
             ],
-            log="task-create.log",
+            log=f"task-create-{name}.log",
             environment={"FLASC_API": self._service.admin_address, "FLASC_API_KEY": key},
         )
         task: Record = json.loads(output)
-        self._say(f"task {TASK_NAME}: {task['dimension']:,} trainable values")
+        self._say(f"task {name}: {task['dimension']:,} trainable values")
         return task
 
     def _run_devices(
-        self, client: AdminApi, devices: list[Record], forwarder: CountingForwarder
+        self, client: AdminApi, devices: list[Record], ports: Mapping[str, int]
     ) -> None:
         fleet = Fleet(self._children, self._folder)
         fleet.start(
             [
                 DeviceSettings(
                     index=index,
-                    address=f"127.0.0.1:{forwarder.ports[enrolled['device']['id']]}",
+                    addresses={
+                        task: f"127.0.0.1:{ports[_line(task, index)]}" for task in self._summaries
+                    },
                     credential=enrolled["credential"],
                     state_folder=str(self._folder / "devices" / str(index)),
                     demo=self._settings,
@@ -150,43 +157,71 @@ class _Demo:
             ]
         )
         self._say(f"{len(devices)} device processes are loading the model")
-        rounds = _RoundsSeen(client)
+        rounds = [RoundsSeen(client, task) for task in self._summaries]
         display = open_display(
-            self._console, devices=self._settings.devices, rounds=self._settings.rounds
+            self._console,
+            devices=self._settings.devices,
+            rounds=self._settings.rounds,
+            tasks=len(self._summaries),
         )
         with display:
-            while len(self._summaries) < len(devices):
+            while any(len(told) < len(devices) for told in self._summaries.values()):
                 event = fleet.next_event(_LOOK_SECONDS)
                 if event is not None:
                     self._take(event, display)
                 fleet.check_alive()
                 self._service.check_alive()
-                for shown in rounds.newly_ended():
-                    display.round_ended(shown)
+                for seen in rounds:
+                    for shown in seen.newly_ended():
+                        display.round_ended(seen.task, shown)
 
     def _take(self, event: DeviceEvent, display: Display) -> None:
         display.device(event)
         if event.kind == "Summary":
-            self._summaries[event.index] = event.fields
+            self._summaries[event.task][event.index] = event.fields
         # One update is in, the others are on their way: the middle of the round.
-        if event.kind == "Uploaded" and event.fields["round_number"] == self._kill_in_round:
+        if event.kind == "Uploaded" and self._kill_in_round == event.fields["round_number"]:
             self._kill_in_round = None
             display.say(f"kill -9 of the service in round {event.fields['round_number']}")
             self._service.kill()
             self._service.start()
             display.say("the service is back on the same database")
 
-    def _conclude(self, client: AdminApi, task: Record, devices: list[DeviceBytes]) -> Report:
-        rounds = sorted(client.list_all(f"/v1/tasks/{TASK_NAME}/rounds"), key=_number)
-        state = client.get(f"/v1/tasks/{TASK_NAME}")["state"]
-        if state != "COMPLETED":
-            raise CliError(f"the task is {state}, not COMPLETED; see {self._folder / 'logs'}")
+    def _conclude(
+        self,
+        client: AdminApi,
+        task: Record,
+        devices: Sequence[Record],
+        counted: Mapping[str, SocketBytes],
+    ) -> Report:
+        rounds = self._ended_rounds(client, SPARSE_TASK)
         adapter = self._folder / "adapter"
-        sha256 = export_adapter(client, TASK_NAME, adapter)
+        sha256 = export_adapter(client, SPARSE_TASK, adapter)
         self._check_export(adapter, task, rounds[-1]["evaluation"])
+        dense = None
+        if DENSE_TASK in self._summaries:
+            sockets = [counted[_line(DENSE_TASK, index)] for index in range(len(devices))]
+            dense = make_dense_run(self._ended_rounds(client, DENSE_TASK), sockets)
+        summaries = self._summaries[SPARSE_TASK]
         return make_report(
-            self._settings, task=task, rounds=rounds, devices=devices, adapter_sha256=sha256
+            self._settings,
+            task=task,
+            rounds=rounds,
+            devices=[
+                DeviceBytes.of(
+                    enrolled["device"]["id"], counted[_line(SPARSE_TASK, index)], summaries[index]
+                )
+                for index, enrolled in enumerate(devices)
+            ],
+            adapter_sha256=sha256,
+            dense=dense,
         )
+
+    def _ended_rounds(self, client: AdminApi, task: str) -> list[Record]:
+        state = client.get(f"/v1/tasks/{task}")["state"]
+        if state != "COMPLETED":
+            raise CliError(f"{task} is {state}, not COMPLETED; see {self._folder / 'logs'}")
+        return sorted(client.list_all(f"/v1/tasks/{task}/rounds"), key=number_of)
 
     def _check_export(self, adapter: Path, task: Record, published: Record) -> None:
         """Load the exported folder with PEFT in a fresh process, and compare what it scores."""
@@ -229,29 +264,9 @@ class _Demo:
         self._console.out(line, highlight=False)
 
 
-class _RoundsSeen:
-    """Asks the admin API, at most twice a second, which rounds have ended since."""
-
-    def __init__(self, client: AdminApi) -> None:
-        self._client = client
-        self._last_ended = 0
-        self._asked_at = 0.0
-
-    def newly_ended(self) -> Iterator[Record]:
-        now = time.monotonic()
-        if now - self._asked_at < _LOOK_SECONDS:
-            return
-        self._asked_at = now
-        rounds = self._client.get(f"/v1/tasks/{TASK_NAME}/rounds", limit=5)["items"]
-        for shown in sorted(rounds, key=_number):
-            if shown["number"] > self._last_ended and shown["state"] in _FINAL_STATES:
-                self._last_ended = shown["number"]
-                yield shown
-
-
-def _number(shown: Record) -> int:
-    number: int = shown["number"]
-    return number
+def _line(task: str, device: int) -> str:
+    """Name the forwarder's port for one task of one device."""
+    return f"{task} {device}"
 
 
 def _fresh_folder(folder: Path) -> Path:

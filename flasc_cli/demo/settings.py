@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-__all__ = ["TASK_NAME", "DemoSettings", "DeviceSettings"]
+__all__ = ["DENSE_TASK", "SPARSE_TASK", "DemoSettings", "DeviceSettings"]
 
-TASK_NAME: Final = "demo"
+SPARSE_TASK: Final = "demo"
+# The same fine-tune with every value sent both ways, for comparison.
+DENSE_TASK: Final = "demo-dense"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +30,18 @@ class DemoSettings:
     dtype: str
     download_density: float
     upload_density: float
+    encoding: str
+    base: str
     max_steps: int
     held_out: int
     seed: int
     batch_size: int = 16
     client_learning_rate: float = 0.1
     server_learning_rate: float = 0.01
+
+    def dense(self) -> Self:
+        """Return the same fine-tune as dense LoRA in float32, all else the same."""
+        return replace(self, download_density=1, upload_density=1, encoding="plain", base="zero")
 
     def task_options(self) -> list[str]:
         """For `flasc task create`."""
@@ -49,6 +58,8 @@ class DemoSettings:
             "--download-density": self.download_density,
             "--upload-density": self.upload_density,
             "--head-density": 1,
+            "--encoding": self.encoding,
+            "--base": self.base,
             "--optimizer": "adamw",
             "--server-lr": self.server_learning_rate,
             "--client-lr": self.client_learning_rate,
@@ -71,10 +82,13 @@ class DemoSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSettings:
-    """One device process's own settings; `demo.dtype` is the one that the task was made with."""
+    """One device process's own settings; `demo.dtype` is the one that the task was made with.
+
+    `addresses` are by task, in the order in which the device takes part in them.
+    """
 
     index: int
-    address: str
+    addresses: Mapping[str, str]
     credential: str
     state_folder: str
     demo: DemoSettings

@@ -66,10 +66,16 @@ def test_a_demo_whose_service_is_killed_learns_and_its_adapter_scores_as_publish
     assert summary["held_out_examples"] == 40
     assert summary["dense_fp32_bytes_per_device"] == 4 * 671_252 * 5
     for device in summary["devices"]:
-        # Sockets carry the payloads and a little more; the round that was killed may repeat some.
-        assert device["socket_bytes_sent"] > device["payload_bytes_sent"] > 0
+        # Two rounds' updates; what was handed to the killed connection may have gone nowhere.
+        assert 0 < device["payload_bytes_sent"] < 2 * device["socket_bytes_sent"]
         assert device["socket_bytes_received"] > device["payload_bytes_received"] > 0
-    assert summary["saving_factor"] > 2
+    assert summary["saving_factor"] > 20
+    dense = summary["dense"]
+    assert len(dense["accuracy_per_round"]) == 3
+    assert dense["accuracy_per_round"][0] == summary["accuracy_before"]
+    # What dense LoRA sends is what arithmetic says, and what sockets add to it.
+    by_arithmetic = 2 * summary["dense_fp32_bytes_per_device"]
+    assert by_arithmetic < dense["socket_bytes"] < 1.02 * by_arithmetic
     if sys.platform == "linux":
         assert processes_of(tmp_path) == []
 

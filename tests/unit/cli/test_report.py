@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from flasc_cli.demo.forwarder import SocketBytes
-from flasc_cli.demo.report import DeviceBytes, Report, make_report
+from flasc_cli.demo.report import DenseRun, DeviceBytes, Report, make_dense_run, make_report
 from flasc_cli.demo.settings import DemoSettings
 
 SETTINGS = DemoSettings(
@@ -22,6 +23,8 @@ SETTINGS = DemoSettings(
     dtype="float32",
     download_density=0.25,
     upload_density=0.25,
+    encoding="int6",
+    base="initial",
     max_steps=1,
     held_out=5,
     seed=0,
@@ -40,7 +43,7 @@ def a_round(number: int, state: str, correct: int | None, seconds: float = 1.0) 
     }
 
 
-def a_report() -> Report:
+def a_report(dense: DenseRun | None = None) -> Report:
     pytest.importorskip("torch")
     summary = {"payload_bytes_sent": 90, "payload_bytes_received": 180}
     devices = [
@@ -55,7 +58,12 @@ def a_report() -> Report:
         a_round(5, "EVALUATED", 8),
     ]
     return make_report(
-        SETTINGS, task=TASK, rounds=rounds, devices=devices, adapter_sha256="cd" * 32
+        SETTINGS,
+        task=TASK,
+        rounds=rounds,
+        devices=devices,
+        adapter_sha256="cd" * 32,
+        dense=dense,
     )
 
 
@@ -96,3 +104,30 @@ def test_the_summary_file_has_every_promised_figure_and_no_path(tmp_path: Path) 
     }
     assert summary["settings"]["data"] == "mine.parquet"
     assert "/somewhere" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("correct", "told"), [(9, "costs 10.0 points"), (8, "is 0.0 points ahead"), (6, "is 20.0")]
+)
+def test_a_dense_run_tells_what_sparse_sending_costs_and_saves(
+    capsys: pytest.CaptureFixture[str], correct: int, told: str
+) -> None:
+    rounds = [
+        a_round(1, "PUBLISHED", 1),
+        a_round(2, "ABORTED", 2),
+        a_round(3, "EVALUATED", correct),
+    ]
+    dense = make_dense_run(rounds, [SocketBytes(sent=30_000, received=50_000)] * 2)
+    assert dense.socket_bytes == 160_000
+    assert dense.seconds_of_rounds == [1.5]
+    assert dense.accuracy_per_round == [0.1, 0.2, correct / 10]
+    report = a_report(dense)
+    report.print(Console(width=100))
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert "20.0 times as much" in printed
+
+
+def test_without_a_dense_run_nothing_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    a_report().print(Console(width=100))
+    assert "times as much" not in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 from flasc_cli.demo.settings import DemoSettings, DeviceSettings
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.task_settings import PresetName, changed_sections, preset_settings, task_config
+from flasc_core.base import InitialBase, ZeroBase
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.server_update import Sgd
@@ -33,7 +34,7 @@ BLUEPRINT = Blueprint(
 
 @pytest.mark.parametrize("preset", PresetName)
 def test_every_preset_is_a_task_as_it_is(preset: PresetName) -> None:
-    config = task_config(BLUEPRINT, preset_settings(preset).sections)
+    config = task_config(BLUEPRINT, preset_settings(preset).sections, seed=3)
     assert config.training.momentum == 0.9
 
 
@@ -43,7 +44,9 @@ def test_the_papers_preset_fixes_alpha_and_the_default_one_follows_the_rank() ->
 
 
 def test_the_default_preset_sends_the_head_densely_and_the_papers_ranks_it_with_the_rest() -> None:
-    methods = [task_config(BLUEPRINT, preset_settings(p).sections).method for p in PresetName]
+    methods = [
+        task_config(BLUEPRINT, preset_settings(p).sections, seed=0).method for p in PresetName
+    ]
     densities = {
         preset: method.head_density
         for preset, method in zip(PresetName, methods, strict=True)
@@ -81,13 +84,15 @@ def test_an_assignment_of_another_form_is_refused(assignment: str) -> None:
 def test_a_misspelt_field_is_refused_by_its_name() -> None:
     sections = changed_sections(preset_settings(PresetName.DEFAULT).sections, {}, ["policy.gaol=3"])
     with pytest.raises(CliError, match="gaol"):
-        task_config(BLUEPRINT, sections)
+        task_config(BLUEPRINT, sections, seed=0)
 
 
 def test_another_optimizer_comes_without_the_first_ones_settings() -> None:
     sections = preset_settings(PresetName.PAPER).sections
     assert (
-        task_config(BLUEPRINT, changed_sections(sections, {"optimizer.name": "sgd"})).optimizer
+        task_config(
+            BLUEPRINT, changed_sections(sections, {"optimizer.name": "sgd"}), seed=0
+        ).optimizer
         == Sgd()
     )
     kept = changed_sections(sections, {"optimizer.name": "adamw"})
@@ -107,7 +112,7 @@ def test_a_density_that_keeps_nothing_is_refused_before_anything_is_sent() -> No
         preset_settings(PresetName.DEFAULT).sections, {"method.upload_density": 0.001}
     )
     with pytest.raises(CliError, match="keeps none"):
-        task_config(BLUEPRINT, sections)
+        task_config(BLUEPRINT, sections, seed=0)
 
 
 def test_a_devices_settings_come_back_from_a_file_that_only_its_owner_reads(
@@ -123,14 +128,38 @@ def test_a_devices_settings_come_back_from_a_file_that_only_its_owner_reads(
         dtype="float32",
         download_density=0.25,
         upload_density=0.5,
+        encoding="int6",
+        base="initial",
         max_steps=1,
         held_out=5,
         seed=0,
     )
     device = DeviceSettings(
-        index=1, address="127.0.0.1:1", credential="fld_x", state_folder="x", demo=demo
+        index=1,
+        addresses={"demo": "127.0.0.1:1", "demo-dense": "127.0.0.1:2"},
+        credential="fld_x",
+        state_folder="x",
+        demo=demo,
     )
     path = tmp_path / "device.json"
     device.write(path)
     assert DeviceSettings.read(path) == device
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_default_preset_is_compact_both_ways_and_relative_to_an_adapter_of_the_seed() -> None:
+    config = task_config(BLUEPRINT, preset_settings(PresetName.DEFAULT).sections, seed=9)
+    assert config.encodings.download.name == "int6"
+    assert [encoding.name for encoding in config.encodings.updates] == ["int6"]
+    assert config.base == InitialBase(seed=9)
+    paper = task_config(BLUEPRINT, preset_settings(PresetName.PAPER).sections, seed=9)
+    assert paper.encodings.download.name == "float32"
+    assert paper.base == ZeroBase()
+
+
+def test_a_base_of_another_name_comes_without_the_first_ones_seed() -> None:
+    sections = preset_settings(PresetName.DEFAULT).sections
+    seeded = changed_sections(sections, {}, ["base.seed=4"])
+    assert task_config(BLUEPRINT, seeded, seed=9).base == InitialBase(seed=4)
+    zero = changed_sections(seeded, {"base.name": "zero"})
+    assert task_config(BLUEPRINT, zero, seed=9).base == ZeroBase()
