@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._figures import figure
 from benchmarks._report import Goal, Trace, parse_traces, sparse, write_report
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
@@ -32,6 +34,27 @@ def main() -> None:
     write_report(
         "bytes_per_update", traces, rows, [entropy_goal(rows, recorded), *byte_goals(rows)]
     )
+    draw(rows, "bytes_per_update-recorded" if recorded else "bytes_per_update")
+
+
+def draw(rows: Sequence[Row], name: str) -> None:
+    """Bytes against density, averaged over the traces."""
+    with figure(name) as drawn:
+        axes = drawn.subplots()
+        for encoding in ENCODINGS:
+            means = [
+                mean(
+                    float(row["bytes_per_nonzero"])
+                    for row in rows
+                    if (row["encoding"], row["density"]) == (encoding, label)
+                )
+                for label in DENSITIES
+            ]
+            axes.plot(list(DENSITIES), means, marker="o", label=encoding)
+        axes.set_xlabel("density")
+        axes.set_ylabel("bytes per kept parameter, indices included")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
 
 
 def entropy_goal(rows: Sequence[Row], recorded: bool) -> Goal:

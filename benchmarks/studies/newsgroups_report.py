@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any, Final
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
+from benchmarks._figures import figure
 from benchmarks._report import RESULTS
 from benchmarks.studies.newsgroups import FOLDER, VARIANTS, Variant
 
@@ -110,38 +110,36 @@ def _spread(deviation: float | None) -> str:
 
 
 def _plot(rows: Sequence[Row]) -> None:
-    # The same file for the same figures.
-    mpl.rcParams["svg.hashsalt"] = "flasc"
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
     groups: dict[tuple[float, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.density, row.base), []).append(row)
-    for (density, base), found in groups.items():
-        found.sort(key=lambda row: row.factor)
-        label = "dense" if density == 1 else f"density 1/{round(1 / density)}"
-        axes.errorbar(
-            [row.factor for row in found],
-            [100 * row.accuracy for row in found],
-            yerr=[100 * (row.accuracy_deviation or 0) for row in found],
-            marker="o",
-            capsize=3,
-            label=label + ("" if base == "zero" else ", from the initial adapter"),
-        )
-        for row in found:
-            axes.annotate(
-                row.encoding,
-                (row.factor, 100 * row.accuracy),
-                textcoords="offset points",
-                xytext=(4, 5),
-                fontsize=8,
+    with figure("newsgroups") as drawn:
+        axes = drawn.subplots()
+        for (density, base), found in groups.items():
+            label = "dense" if density == 1 else f"density 1/{round(1 / density)}"
+            _plot_group(
+                axes, found, label + ("" if base == "zero" else ", from the initial adapter")
             )
-    axes.set_xscale("log")
-    axes.set_xlabel("times fewer payload bytes than dense float32, both ways")
-    axes.set_ylabel("accuracy, %")
-    axes.set_title("20 Newsgroups, 350 clients, Dir(0.1), 10 per round", fontsize=10)
-    axes.legend(fontsize=8)
-    figure.savefig(RESULTS / "newsgroups.svg", metadata={"Date": None, "Creator": None})
+        axes.set_xscale("log")
+        axes.set_xlabel("times fewer payload bytes than dense float32, both ways")
+        axes.set_ylabel("accuracy, %")
+        axes.set_title("20 Newsgroups, 350 clients, Dir(0.1), 10 per round", fontsize=10)
+        axes.legend(fontsize=8)
+
+
+def _plot_group(axes: Axes, rows: list[Row], label: str) -> None:
+    rows.sort(key=lambda row: row.factor)
+    points = [(row.factor, 100 * row.accuracy) for row in rows]
+    axes.errorbar(
+        [x for x, _ in points],
+        [y for _, y in points],
+        yerr=[100 * (row.accuracy_deviation or 0) for row in rows],
+        marker="o",
+        capsize=3,
+        label=label,
+    )
+    for row, point in zip(rows, points, strict=True):
+        axes.annotate(row.encoding, point, textcoords="offset points", xytext=(4, 5), fontsize=8)
 
 
 if __name__ == "__main__":
