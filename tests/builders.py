@@ -32,6 +32,7 @@ from aggregator_service.domain.rounds import (
 )
 from aggregator_service.domain.tasks import (
     BaseModel,
+    Encodings,
     Ending,
     Task,
     TaskConfig,
@@ -43,8 +44,10 @@ from aggregator_service.store.base import Store, Transaction
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.server_update import AdamW
+from flasc_core.wire import Encoding
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+PLAIN_BOTH_WAYS: Final = Encodings(download=Encoding.parse("plain"), updates=())
 SECOND: Final = timedelta(seconds=1)
 
 
@@ -79,6 +82,8 @@ def a_config(**changes: Any) -> TaskConfig:
         optimizer=AdamW(learning_rate=0.01),
         policy=a_policy(),
         ending=Ending(rounds=2),
+        # Values come back as they were sent.
+        encodings=PLAIN_BOTH_WAYS,
     )
     return replace(config, **changes)
 

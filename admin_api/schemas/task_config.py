@@ -123,9 +123,11 @@ EncodingName = Annotated[str, Field(json_schema_extra={"enum": list(Encoding.nam
 class EncodingsBody(Input):
     """How sparse vectors are written; "plain" is always accepted from devices."""
 
-    download: EncodingName = Field(default="plain", examples=["int8"])
+    download: EncodingName = Field(default="int6", examples=["int8"])
     updates: list[EncodingName] = Field(
-        default=[], description="Accepted from devices, the preferred first.", examples=[["int6"]]
+        default=["int6"],
+        description="Accepted from devices, the preferred first.",
+        examples=[["int6"]],
     )
 
 

@@ -6,6 +6,7 @@ Unknown fields are refused, so that a misspelt setting is never silently a defau
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeAlias, cast
 
@@ -108,16 +109,19 @@ def policy_from_json(data: Mapping[str, Json]) -> RoundPolicy:
 
 def _encodings(value: Json) -> Encodings:
     fields = dict(_object(value, "encodings"))
-    download = _text(fields.pop("download", "plain"), "encodings.download")
-    updates = fields.pop("updates", [])
-    if not isinstance(updates, list):
-        raise TypeError("encodings.updates must be a list of names")
+    chosen = Encodings()
+    if "download" in fields:
+        name = _text(fields.pop("download"), "encodings.download")
+        chosen = replace(chosen, download=Encoding.parse(name))
+    if "updates" in fields:
+        names = fields.pop("updates")
+        if not isinstance(names, list):
+            raise TypeError("encodings.updates must be a list of names")
+        updates = tuple(Encoding.parse(_text(name, "encodings.updates")) for name in names)
+        chosen = replace(chosen, updates=updates)
     if fields:
         raise ValueError(f"encodings has an unknown field {min(fields)!r}")
-    return Encodings(
-        download=Encoding.parse(download),
-        updates=tuple(Encoding.parse(_text(name, "encodings.updates")) for name in updates),
-    )
+    return chosen
 
 
 def _base_model(value: Json) -> BaseModel:

@@ -39,7 +39,8 @@ __all__ = [
     "UpdateLimits",
 ]
 
-PLAIN_ENCODING: Final = Encoding.parse("plain")
+# See docs/decisions: what it costs in accuracy, and what it saves.
+COMPACT: Final = Encoding.parse("int6")
 ZERO_BASE: Final = ZeroBase()
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -116,9 +117,9 @@ class UpdateLimits:
 class Encodings:
     """How sparse vectors are written; the plain profile is always accepted from devices."""
 
-    download: Encoding = PLAIN_ENCODING
+    download: Encoding = COMPACT
     # In order of preference: a device takes the first one that it can write.
-    updates: tuple[Encoding, ...] = ()
+    updates: tuple[Encoding, ...] = (COMPACT,)
 
     @property
     def accepted_values(self) -> frozenset[ValueEncoding]:

@@ -30,7 +30,7 @@ from flasc_core.errors import Reason
 from flasc_core.methods import Flasc
 from flasc_core.sparse import count_kept
 from flasc_core.wire import Encoding
-from tests.builders import a_policy
+from tests.builders import PLAIN_BOTH_WAYS, a_policy
 from tests.support.live import LiveService, live_service
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
@@ -57,7 +57,7 @@ def a_task(
         method=Flasc(download_density=0.5, upload_density=0.25),
         policy=a_policy(goal=goal, quorum=1, retry_min=timedelta(seconds=5)),
         ending=Ending(rounds=rounds, final_evaluation=True),
-        encodings=encodings or Encodings(),
+        encodings=encodings or PLAIN_BOTH_WAYS,
     )
 
 

@@ -59,7 +59,7 @@ def test_an_accepted_encoding_counts_like_the_plain_one(live: LiveService, name:
 
 
 def test_an_encoding_that_the_task_leaves_out_is_refused(live: LiveService) -> None:
-    task = a_task(live, Encodings(updates=(BFLOAT16,)))
+    task = a_task(live, Encodings(download=Encoding.parse("plain"), updates=(BFLOAT16,)))
     device = live.device()
     given = device.assignment("a-task")
     with pytest.raises(grpc.RpcError) as error:
