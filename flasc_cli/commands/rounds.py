@@ -110,6 +110,24 @@ def retract(
 
 
 @app.command()
+def abort(
+    task: TaskArgument,
+    number: NumberArgument,
+    api: ApiOption = DEFAULT_API,
+    api_key: ApiKeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """End a round without a version; its updates are dropped, and the next round starts afresh."""
+    with AdminApi(api, api_key) as client:
+        round_id = UUID(_find(client, task, number)["id"])
+        shown = client.post(f"/v1/rounds/{round_id}/abort")
+    if as_json:
+        print_json(shown)
+    else:
+        say(f"round {number} is {shown['state']}")
+
+
+@app.command()
 def watch(
     task: TaskArgument,
     api: ApiOption = DEFAULT_API,

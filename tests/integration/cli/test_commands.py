@@ -112,6 +112,15 @@ def test_a_device_s_update_is_taken_out_of_a_round(terminal: Terminal) -> None:
     assert "no update" in nobody.message
 
 
+def test_a_round_is_aborted_once_and_stays_so(terminal: Terminal) -> None:
+    terminal.make_task()
+    done = terminal.run("round", "abort", "a-task", "1")
+    assert done.exit_code == 0
+    assert "round 1 is ABORTED" in done.stderr
+    assert terminal.ask("round", "abort", "a-task", "1")["abort_reason"] == "OPERATOR"
+    assert "no round 7" in refusal(terminal, "round", "abort", "a-task", "7").message
+
+
 def test_a_retraction_needs_a_reason(terminal: Terminal) -> None:
     done = terminal.run("round", "retract", "a-task", "1", "00000000-0000-0000-0000-000000000001")
     assert done.exit_code == ExitCode.USAGE
