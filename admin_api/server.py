@@ -40,7 +40,8 @@ class AdminServer:
             store=store,
             blobs=blobs,
             now=lambda: datetime.now(UTC),
-            grpc_address=f"{settings.grpc_host}:{settings.grpc_port}",
+            grpc_address=settings.public_grpc_address
+            or f"{settings.grpc_host}:{settings.grpc_port}",
         )
         services: Services = app.state.services
         self._feed = services.feed

@@ -23,8 +23,14 @@ class ServiceSettings(BaseSettings):
 
     grpc_host: str = "127.0.0.1"
     grpc_port: int = Field(default=8470, ge=0, le=65_535)
+    # What newly enrolled devices are told to connect to; None: grpc_host and grpc_port.
+    public_grpc_address: str | None = None
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8471, ge=0, le=65_535)
+    # Prometheus text of this process, over plain HTTP to whoever reaches the port; None: nowhere.
+    # The admin API's own /metrics needs no port.
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     # PEM files. Both or neither; without them the service starts only with insecure_dev.
     tls_certificate: Path | None = None
     tls_key: Path | None = None

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import typer
+from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from aggregator_service.server import Aggregator, InsecureRefused, drive
@@ -78,6 +79,11 @@ async def _serve(role: str, settings: ServiceSettings, store: Store, blobs: Blob
             loop.add_signal_handler(number, until.set)
     addresses: dict[str, str] = {}
     async with AsyncExitStack() as parts:
+        if settings.metrics_port is not None:
+            server, thread = start_http_server(settings.metrics_port, settings.metrics_host)
+            parts.callback(thread.join)
+            parts.callback(server.shutdown)
+            addresses["metrics"] = f"http://{settings.metrics_host}:{server.server_port}/metrics"
         if role in {"all", "aggregator"}:
             aggregator = Aggregator(settings, store, blobs)
             parts.push_async_callback(aggregator.stop)
@@ -103,7 +109,11 @@ def _print_addresses(addresses: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"event": "ready", **addresses}))
         return
-    labels = {"devices": "devices connect to", "admin": "admin API and page at"}
+    labels = {
+        "devices": "devices connect to",
+        "admin": "admin API and page at",
+        "metrics": "metrics at",
+    }
     for name, address in addresses.items():
         typer.echo(f"{labels[name]} {address}")
 

@@ -22,6 +22,7 @@ class Role(StrEnum):
 
 
 def serve(
+    *,
     role: Annotated[
         Role,
         typer.Option(
@@ -37,6 +38,9 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="8470 by default; 0: any.")] = None,
     http_host: Annotated[str | None, typer.Option(help="Where the admin API listens.")] = None,
     http_port: Annotated[int | None, typer.Option(help="8471 by default.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="This process's Prometheus metrics over plain HTTP.")
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM key.")] = None,
     insecure_dev: Annotated[
@@ -61,6 +65,7 @@ def serve(
         "grpc_port": grpc_port,
         "http_host": http_host,
         "http_port": http_port,
+        "metrics_port": metrics_port,
         "tls_certificate": tls_certificate,
         "tls_key": tls_key,
         "insecure_dev": insecure_dev or None,

@@ -118,6 +118,22 @@ def test_the_service_in_one_process_answers_and_ends_in_order(
     assert end(process, number) == 0
 
 
+def test_enrolled_devices_are_told_the_public_address_where_there_is_one(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.ask("migrate")
+    key = machine.ask("keys", "create", "ci")["secret"]
+    monkeypatch.setenv("FLASC_PUBLIC_GRPC_ADDRESS", "flasc.example:443")
+    process = machine.serve("--role", "admin", "--http-port", "0")
+    enrolled = httpx.post(
+        f"{ready(process)['admin']}/v1/devices",
+        json={"name": "phone"},
+        headers={"Authorization": f"Bearer {key}"},
+    )
+    assert enrolled.json()["grpc_address"] == "flasc.example:443"
+    assert end(process, signal.SIGTERM) == 0
+
+
 @pytest.mark.parametrize(
     ("role", "listens"), [("aggregator", {"devices"}), ("admin", {"admin"}), ("driver", set())]
 )
@@ -125,6 +141,18 @@ def test_each_role_also_runs_alone(machine: Machine, role: str, listens: set[str
     machine.ask("migrate")
     process = machine.serve("--role", role, "--grpc-port", "0", "--http-port", "0")
     assert ready(process).keys() == {"event", *listens}
+    assert end(process, signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("role", ["aggregator", "driver"])
+def test_a_role_without_an_api_shows_its_metrics_on_a_port_of_their_own(
+    machine: Machine, role: str
+) -> None:
+    machine.ask("migrate")
+    ports = ("--grpc-port", "0", "--metrics-port", "0")
+    process = machine.serve("--role", role, *ports)
+    metrics = httpx.get(ready(process)["metrics"]).text
+    assert "flasc_transaction_seconds" in metrics
     assert end(process, signal.SIGTERM) == 0
 
 
