@@ -111,6 +111,13 @@ class Method(Protocol):
         """
         ...
 
+    def download_groups(self, layout: AdapterLayout, round_number: int) -> tuple[KeepLargest, ...]:
+        """Return what `select_download` keeps, no more and no less.
+
+        Rounds with the same groups select the same of the same weights.
+        """
+        ...
+
     def upload_rule(self, layout: AdapterLayout, round_number: int) -> UploadRule: ...
 
     def check(self, layout: AdapterLayout) -> None:
@@ -151,9 +158,11 @@ class Flasc:
     def select_download(
         self, layout: AdapterLayout, weights: NDArray[np.float32], round_number: int
     ) -> SparseVector:
-        groups = self._groups(layout, self.download_density, round_number)
-        indices = _select(layout, weights, groups)
+        indices = _select(layout, weights, self.download_groups(layout, round_number))
         return SparseVector(dim=layout.dim, indices=indices, values=weights[indices])
+
+    def download_groups(self, layout: AdapterLayout, round_number: int) -> tuple[KeepLargest, ...]:
+        return self._groups(layout, self.download_density, round_number)
 
     def upload_rule(self, layout: AdapterLayout, round_number: int) -> UploadRule:
         groups = self._groups(layout, self.upload_density, round_number)

@@ -5,11 +5,32 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import TaskConfig
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import encode, profile_for, quantize
 
-__all__ = ["device_weights", "encode_download", "select_download"]
+__all__ = [
+    "count_download",
+    "device_weights",
+    "downloads_alike",
+    "encode_download",
+    "select_download",
+]
+
+
+def count_download(config: TaskConfig, round_index: int) -> int:
+    """How many values go down, whatever the weights; rounds are from 0."""
+    groups = config.method.download_groups(config.layout, round_index)
+    return sum(group.count for group in groups)
+
+
+def downloads_alike(config: TaskConfig, one: Round, other: Round) -> bool:
+    """Whether the two rounds' devices get the same bytes."""
+    groups = config.method.download_groups
+    return one.base_version == other.base_version and groups(config.layout, one.index) == groups(
+        config.layout, other.index
+    )
 
 
 def select_download(

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.advance_task import AdvanceTask
 from aggregator_service.app.check_in import Assigned, CheckIn, Query
 from aggregator_service.app.create_task import CreateTask
@@ -25,7 +26,7 @@ from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.wire import DecodeLimits, decode
-from tests.builders import a_config, a_device, stored
+from tests.builders import a_config, a_device, a_policy, stored
 from tests.integration.service.conftest import Clock
 from tests.support.device import SyntheticDevice, encoded_vector, reason_of
 from tests.support.live import LiveService
@@ -137,6 +138,53 @@ def test_an_offset_beyond_the_end_is_refused(live: LiveService, beyond: int) -> 
     assert error.code() is grpc.StatusCode.OUT_OF_RANGE
     assert reason_of(error) is Reason.OFFSET_RANGE
     assert down(live, given) == 0
+
+
+def started_over(live: LiveService, task: Task) -> list[Round]:
+    """The task's first round, which an operator ends before anybody sends anything, and what comes
+    of the second one although the weights that it starts from can not be read any more.
+    """
+    first = current_of(live, task)
+    AbortRound(store=live.store, now=utc_now)(first.id)
+    for key in list(live.blobs.keys(f"tasks/{task.id}/weights/")):
+        live.blobs.delete(key)
+    live.settle()
+    return [first, current_of(live, task)]
+
+
+def test_a_round_that_starts_over_sends_the_same_file_without_encoding_it_again(
+    live: LiveService,
+) -> None:
+    first, second = started_over(live, live.create_task())
+    assert (first.number, second.number) == (1, 2)
+    assert second.download == first.download
+    device = live.device()
+    given = device.assignment("a-task")
+    assert sha256(device.download(given)).digest() == given.download.sha256
+    assert given.round_id == second.id.bytes
+
+
+@pytest.mark.parametrize(("decay_every", "state"), [(2, "COLLECTING"), (1, "PENDING")])
+def test_a_round_that_starts_over_with_fewer_values_needs_a_file_of_its_own(
+    live: LiveService, decay_every: int, state: str
+) -> None:
+    method = Flasc(download_density=0.5, upload_density=0.5, decay=0.5, decay_every=decay_every)
+    # Without the weights, only the same file could be sent.
+    assert started_over(live, live.create_task(method=method))[1].state == state
+
+
+def test_a_new_version_gets_a_file_of_its_own(live: LiveService) -> None:
+    task = live.create_task(policy=a_policy(goal=1, quorum=1))
+    first = current_of(live, task)
+    device = live.device()
+    device.submit(device.assignment("a-task"), encoded_vector(24, {1: 1.0}))
+    live.settle()
+    second = current_of(live, task)
+    assert (second.number, second.base_version) == (2, 1)
+    assert first.download is not None
+    assert second.download is not None
+    assert second.download.nnz == first.download.nnz
+    assert second.download.sha256 != first.download.sha256
 
 
 def test_another_device_s_assignment_is_not_found(live: LiveService) -> None:

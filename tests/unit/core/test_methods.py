@@ -50,6 +50,18 @@ def test_a_zero_inside_the_download_mask_is_sent_as_a_zero() -> None:
     assert download == a_vector([0, 1, 2], [0.5, 0, 0])
 
 
+@pytest.mark.parametrize("head_density", [None, 0.5])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_download_has_as_many_values_as_its_groups_say(
+    head_density: float | None, number: int
+) -> None:
+    method = Flasc(download_density=0.8, upload_density=1, head_density=head_density, decay=0.5)
+    groups = method.download_groups(a_layout(), number)
+    for weights in (np.zeros(10, dtype=np.float32), an_update(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)):
+        selected = method.select_download(a_layout(), weights, number)
+        assert selected.nnz == sum(group.count for group in groups)
+
+
 def test_training_starts_from_zero_wherever_nothing_was_sent() -> None:
     weights = an_update(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     download = Flasc(download_density=0.2, upload_density=1).select_download(a_layout(), weights, 0)
