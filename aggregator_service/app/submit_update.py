@@ -23,7 +23,7 @@ from aggregator_service.store.base import Lock, Store, Transaction
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal
 from flasc_core.methods import UploadRule
-from flasc_core.wire import DecodeLimits, decode
+from flasc_core.wire import DecodeLimits, Part, decode_segments
 
 __all__ = [
     "Receipt",
@@ -107,7 +107,7 @@ class SubmitUpdate:
         now = self.now()
         work.round.check_admits(now)
         work.assignment.check_open(now)
-        update = self._decoded(work, header, payload)
+        update = self._checked(work, header, payload)
         if update.payload_key is not None:
             self.blobs.put(update.payload_key, payload)
         try:
@@ -127,7 +127,7 @@ class SubmitUpdate:
         if update.payload_key is not None:
             self.blobs.delete(update.payload_key)
 
-    def _decoded(self, work: Work, header: UpdateHeader, payload: bytes) -> Update:
+    def _checked(self, work: Work, header: UpdateHeader, payload: bytes) -> Update:
         config = work.task.config
         limits = DecodeLimits(
             dim=config.layout.dim,
@@ -135,7 +135,8 @@ class SubmitUpdate:
             max_abs_value=config.limits.max_abs_value,
             value_encodings=config.encodings.accepted_values,
         )
-        vector = decode(payload, limits)
+        # One segment at a time: all of them, unpacked, take several times the payload's bytes.
+        nnz = sum(map(_count, decode_segments(payload, limits)))
         update_id = uuid4()
         inline = len(payload) <= INLINE_BYTES
         key = f"rounds/{work.round.id}/updates/{update_id}-{header.payload_sha256.hex()}"
@@ -147,7 +148,7 @@ class SubmitUpdate:
             state=UpdateState.ACCEPTED,
             payload_sha256=header.payload_sha256,
             payload_bytes=len(payload),
-            nnz=vector.nnz,
+            nnz=nnz,
             weight=header.weight,
             shard=update_id.int % config.fold_shards,
             accepted_at=self.now(),
@@ -195,6 +196,10 @@ class SubmitUpdate:
 
 def upload_rule(work: Work) -> UploadRule:
     return work.task.config.method.upload_rule(work.task.config.layout, work.round.index)
+
+
+def _count(part: Part) -> int:
+    return part[0].size
 
 
 def _check_payload(header: UpdateHeader, payload: bytes) -> None:

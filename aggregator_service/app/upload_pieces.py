@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from uuid import UUID
 
 from aggregator_service.store.blobs import BlobMissing, BlobStore
@@ -37,7 +38,11 @@ class UploadPieces:
         found = list(self._in_order(_name(payload_sha256, size_bytes)))
         if size_bytes and (not found or found[-1][0] != size_bytes):
             raise BlobMissing(f"a piece of an upload of assignment {self.assignment_id}")
-        return b"".join(self.blobs.get(key) for _, key in found)
+        # Written into its place piece by piece: a join would hold all of them beside the whole.
+        payload = BytesIO(bytes(size_bytes))
+        for _, key in found:
+            payload.write(self.blobs.get(key))
+        return payload.getvalue()
 
     def put(self, payload_sha256: bytes, size_bytes: int, start: int, data: bytes) -> None:
         """Durable when it returns; keeps one piece for each start, and one payload.

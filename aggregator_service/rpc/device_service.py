@@ -34,6 +34,7 @@ from aggregator_service.rpc.messages import (
 )
 from aggregator_service.rpc.upload_stream import UploadStream, UploadStreams
 from aggregator_service.telemetry import PAYLOAD_BYTES, UPDATES_ACCEPTED
+from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import device_service_pb2 as pb
 
 __all__ = ["SERVICE_NAME", "DeviceService"]
@@ -59,7 +60,8 @@ class DeviceService:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "CheckIn": unary(self._check_in),
             "DownloadAdapter": grpc.unary_stream_rpc_method_handler(self._download_adapter),
-            "SubmitUpdate": unary(self._submit_update),
+            # Unary on the wire. grpc.aio would hold the whole message until the call ends.
+            "SubmitUpdate": grpc.stream_unary_rpc_method_handler(self._submit_update),
             "StreamUpdate": grpc.stream_unary_rpc_method_handler(self._stream_update),
             "QueryUpload": unary(self._query_upload),
             "ReportOutcome": unary(self._report_outcome),
@@ -97,18 +99,26 @@ class DeviceService:
                 PAYLOAD_BYTES.labels(direction="down").inc(sent)
                 self.calls.later(self.read_download.charge, assignment_id, sent)
 
-    async def _submit_update(self, data: bytes, context: Context) -> bytes:
+    async def _submit_update(self, _: AsyncIterator[bytes], context: Context) -> bytes:
         async with self.calls.guard("SubmitUpdate", context) as call:
-            request = parse(pb.SubmitUpdateRequest, data)
-            _count_up(call, len(request.payload))
+            request = parse(pb.SubmitUpdateRequest, await self._whole_message(context))
+            # The message has a copy of the payload, and every access to the field makes another.
+            payload = request.payload
+            _count_up(call, len(payload))
             header = read_header(request.header)
-            receipt = await self.calls.work(
-                self.submit_update, call.caller, header, request.payload
-            )
+            del request
+            receipt = await self.calls.work(self.submit_update, call.caller, header, payload)
             _count_receipt(call, receipt)
             return pb.SubmitUpdateResponse(
                 receipt=encode_receipt(receipt), retry_window=encode_retry_window(receipt.policy)
             ).SerializeToString()
+
+    async def _whole_message(self, context: Context) -> bytes:
+        async with asyncio.timeout(self.transfer_seconds):
+            data: object = await context.read()
+        if not isinstance(data, bytes):
+            raise Refusal(Reason.MALFORMED_MESSAGE, "no whole message arrived")
+        return data
 
     async def _stream_update(self, parts: AsyncIterator[bytes], context: Context) -> bytes:
         async with self.calls.guard("StreamUpdate", context) as call:

@@ -90,6 +90,8 @@ class UploadStream:
                     new = self._new_bytes(part)
                     streams.take(len(new))
                     self._rest += new
+                    # What waits for the disk is held once.
+                    del part, new
                     await self._keep_pieces(streams, keep)
         finally:
             streams.give_back(len(self._rest))
@@ -122,7 +124,8 @@ class UploadStream:
             length = min(self.upload.piece_bytes, size - self._durable_bytes)
             if len(self._rest) < length:
                 return
-            piece, received = bytes(self._rest[:length]), self.uncharged_bytes
+            with memoryview(self._rest) as rest:
+                piece, received = bytes(rest[:length]), self.uncharged_bytes
             # Before the wait, in which the call may be cancelled: what is handed on gets charged.
             self.uncharged_bytes = 0
             await keep(self._durable_bytes, piece, received)

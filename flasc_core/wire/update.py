@@ -19,7 +19,7 @@ from flasc_core.wire.limits import DecodeLimits
 from flasc_core.wire.plain import PLAIN
 from flasc_core.wire.profiles import profile_for
 from flasc_core.wire.readers import read_segment
-from flasc_core.wire.segments import Profile, cut, open_segment
+from flasc_core.wire.segments import Profile, Segment, cut, open_segment
 
 __all__ = ["Part", "decode", "decode_segments", "encode"]
 
@@ -92,11 +92,16 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
         nnz += segment.envelope.nnz
         if nnz > limits.max_nnz:
             raise _over_budget(limits)
-        part = read_segment(segment, limits)
-        _check_values(part[1], limits.max_abs_value)
-        yield part
+        # Kept under no name, or it would still be held while the next one is read.
+        yield _read_part(segment, limits)
     if nnz < limits.min_nnz:
         raise _over_budget(limits)
+
+
+def _read_part(segment: Segment, limits: DecodeLimits) -> Part:
+    part = read_segment(segment, limits)
+    _check_values(part[1], limits.max_abs_value)
+    return part
 
 
 def _check_update(update: packed_update_pb2.PackedUpdate, limits: DecodeLimits) -> None:

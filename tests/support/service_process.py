@@ -44,6 +44,10 @@ class ServiceProcess:
     def port(self) -> int:
         return int(self._settings["grpc_port"])
 
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
     def __enter__(self) -> Self:
         self.begin()
         self.wait_until_ready()

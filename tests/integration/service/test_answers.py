@@ -134,6 +134,13 @@ class TestWhoAsks:
         assert all_rejections(service.store) == before
 
 
+def test_a_call_that_ends_before_its_message_is_refused(service: LiveService) -> None:
+    device = service.device()
+    error = refused(device.stream_bytes, "SubmitUpdate", [])
+    assert error.code() is CODE.INVALID_ARGUMENT
+    assert reason_of(error) is Reason.MALFORMED_MESSAGE
+
+
 class TestTransport:
     """What gRPC itself refuses, before any of our code runs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import sha256
@@ -18,13 +19,17 @@ from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.submit_update import SubmitUpdate, UpdateHeader
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import RoundState
-from aggregator_service.domain.tasks import UpdateLimits
+from aggregator_service.domain.tasks import Encodings, UpdateLimits
 from aggregator_service.domain.updates import UpdateState
 from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import AdapterLayout, Role, TensorSpec
+from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
+from flasc_core.sparse import SparseVector
+from flasc_core.wire import Encoding, encode, profile_for
 from tests.builders import a_config, a_device, a_policy, stored
 from tests.integration.service.conftest import Clock
 from tests.support.device import (
@@ -301,6 +306,25 @@ def test_a_device_that_has_taken_part_is_not_the_only_one(live: LiveService) -> 
     # The same payload from another device is another update.
     assert not second.submit(second.assignment("a-task"), PAYLOAD).duplicate
     assert len(updates_of(live.store, live.latest_round(task))) == 2
+
+
+def test_a_large_update_is_checked_without_being_unpacked_as_a_whole(live: LiveService) -> None:
+    dim = 1_000_000
+    layout = AdapterLayout(tensors=(TensorSpec(name="head", shape=(dim,), role=Role.HEAD),))
+    method = Flasc(download_density=0.01, upload_density=1.0)
+    int3 = Encoding.parse("int3")
+    live.create_task(layout=layout, method=method, encodings=Encodings(updates=(int3,)))
+    device = live.device()
+    given = device.assignment("a-task")
+    update = np.random.default_rng(1).standard_normal(dim, dtype=np.float32)
+    payload = encode(SparseVector.from_dense(update), profile_for(int3))
+    tracemalloc.start()
+    try:
+        device.submit(given, payload)
+        # Both ends are in this process. Unpacked, a value takes eight bytes for its index alone.
+        assert tracemalloc.get_traced_memory()[1] < 4 * dim
+    finally:
+        tracemalloc.stop()
 
 
 class TestTime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+import weakref
 import zlib
 
 import numpy as np
@@ -322,6 +323,14 @@ def test_segments_come_one_by_one_and_join_to_the_vector() -> None:
     assert [indices.size for indices, _ in parts] == [65_536, 65_536, 18_928]
     joined = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     assert SparseVector(dim=vector.dim, indices=next(joined), values=next(joined)) == vector
+
+
+def test_whoever_lets_a_segment_go_is_the_last_to_hold_it() -> None:
+    vector = a_long_vector(150_000, stride=3)
+    parts = decode_segments(encode(vector, Encoding.parse("int5")), limits_of(vector.dim))
+    first = weakref.ref(next(parts)[0])
+    assert first() is None
+    assert next(parts)[0].size == 65_536
 
 
 @pytest.mark.parametrize("name", ["plain", "float32", "bfloat16", "int8"])
