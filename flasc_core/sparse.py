@@ -84,29 +84,43 @@ def top_k(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         raise Refusal(Reason.NON_FINITE, "a value is not a finite number")
     if k in (0, x.size):
         return np.arange(k, dtype=np.int64)
-    candidates = np.flatnonzero(magnitudes >= _likely_floor(magnitudes, k))
+    floor, ceiling = _likely_band(magnitudes, k)
+    candidates = np.flatnonzero(magnitudes >= floor)
     if candidates.size < k:
         candidates = np.arange(x.size)
-    contenders = magnitudes[candidates]
-    threshold = np.partition(contenders, contenders.size - k)[contenders.size - k]
+    contenders = magnitudes.take(candidates)
+    threshold = _kth_largest(contenders, k, ceiling)
     kept = np.flatnonzero(contenders >= threshold)
     surplus = kept.size - k
     if surplus:
-        ties = np.flatnonzero(contenders[kept] == threshold)
+        ties = np.flatnonzero(contenders.take(kept) == threshold)
         kept = np.delete(kept, ties[-surplus:])
-    return candidates[kept].astype(np.int64, copy=False)
+    return candidates.take(kept).astype(np.int64, copy=False)
 
 
-def _likely_floor(magnitudes: NDArray[np.float32], k: int) -> np.float32:
-    """Return a magnitude that most likely k others reach, from a sample of every so many.
+def _kth_largest(magnitudes: NDArray[np.float32], k: int, ceiling: np.float32) -> np.float32:
+    """Return the k-th largest; quickest if fewer than k reach the ceiling, and nearly as many."""
+    below = magnitudes.take(np.flatnonzero(magnitudes < ceiling))
+    wanted = k - (magnitudes.size - below.size)
+    if wanted < 1:
+        below, wanted = magnitudes, k
+    return np.float32(np.partition(below, below.size - wanted)[below.size - wanted])
 
-    It only saves time: partitioning everything takes several times as long as partitioning what
-    reaches the floor, and a floor that is too high is noticed.
+
+def _likely_band(magnitudes: NDArray[np.float32], k: int) -> tuple[np.float32, np.float32]:
+    """Return a floor and a ceiling between which the k-th largest most likely lies.
+
+    From a sample of every so many. They only save time: partitioning everything takes several times
+    as long as partitioning what is in between, and bounds that are wrong are noticed.
     """
     sample = magnitudes[:: max(1, magnitudes.size // _SAMPLE_SIZE)]
     expected = k / magnitudes.size * sample.size
-    # Four standard deviations more than expected.
-    rank = int(expected + 4 * math.sqrt(expected)) + 1
-    if sample.size == magnitudes.size or rank >= sample.size:
-        return np.float32(0)
-    return np.float32(np.partition(sample, sample.size - rank)[sample.size - rank])
+    # Four standard deviations more than expected, and as many less.
+    spread = 4 * math.sqrt(expected)
+    low, high = int(expected + spread) + 1, int(expected - spread)
+    if sample.size == magnitudes.size or low >= sample.size:
+        return np.float32(0), np.float32(np.inf)
+    if high < 1:
+        return np.float32(np.partition(sample, -low)[-low]), np.float32(np.inf)
+    sample = np.partition(sample, (-low, -high))
+    return np.float32(sample[-low]), np.float32(sample[-high])

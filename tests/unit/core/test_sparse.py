@@ -73,6 +73,14 @@ def test_top_k_is_exact_where_evenly_spaced_values_mislead(misleading: float, k:
         assert np.array_equal(top_k(x, k), np.sort(np.lexsort((np.arange(x.size), -np.abs(x)))[:k]))
 
 
+@pytest.mark.parametrize("k", [5_999, 6_000, 6_001])
+def test_top_k_is_exact_where_as_many_as_are_kept_stand_out(k: int) -> None:
+    x = np.zeros(100_000, dtype=np.float32)
+    # Every sixth is what a sample sees, and more of the sample than of the rest.
+    x[: 6 * 6_000 : 6] = 1.0
+    assert np.array_equal(top_k(x, k), np.sort(np.lexsort((np.arange(x.size), -np.abs(x)))[:k]))
+
+
 @pytest.mark.parametrize("size", [20, 5000])
 def test_ties_go_to_the_lower_index_at_any_length(size: int) -> None:
     x = np.zeros(size, dtype=np.float32)
