@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._figures import figure
-from benchmarks._report import Goal, Trace, parse_traces, sparse, write_report
+from benchmarks._report import RESULTS, Goal, Trace, parse_traces, sparse, write_report
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
@@ -39,7 +39,7 @@ def main() -> None:
 
 def draw(rows: Sequence[Row], name: str) -> None:
     """Bytes against density, averaged over the traces."""
-    with figure(name) as drawn:
+    with figure(RESULTS / f"{name}.svg") as drawn:
         axes = drawn.subplots()
         for encoding in ENCODINGS:
             means = [

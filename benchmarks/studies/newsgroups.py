@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -97,8 +97,8 @@ class Corpus:
     label_count: int
 
 
-def main() -> int:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = _arguments(words)
     torch.set_num_threads(1)
     runs = [
         (seed, variant)
@@ -108,31 +108,28 @@ def main() -> int:
     ]
     corpus: Corpus | None = None
     for number, (seed, variant) in enumerate(runs, start=1):
-        file = _file(variant, seed)
+        file = arguments.folder / f"{variant.name}_seed{seed}.json"
         # Looked at only now: another process may share the work.
         if file.exists():
             continue
         corpus = corpus or _load_corpus(arguments.data)
         print(f"run {number} of {len(runs)}: {variant.name}, seed {seed}", flush=True)
         result = _run(variant, seed, corpus, arguments.rounds)
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--data", type=Path, help="a parquet copy of the corpus; fetched where left out"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where results go")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT")
-    return parser.parse_args()
-
-
-def _file(variant: Variant, seed: int) -> Path:
-    return FOLDER / f"{variant.name}_seed{seed}.json"
+    return parser.parse_args(words)
 
 
 def _load_corpus(data: Path | None) -> Corpus:

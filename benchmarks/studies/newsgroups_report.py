@@ -5,10 +5,12 @@ python -m benchmarks.studies.newsgroups_report
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Final
 
@@ -45,8 +47,12 @@ class Row:
     factor: float
 
 
-def main() -> int:
-    runs = {variant: _runs(variant) for variant in VARIANTS}
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=FOLDER, help="where the runs' results are")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where table and figure go")
+    arguments = parser.parse_args(words)
+    runs = {variant: _runs(arguments.runs, variant) for variant in VARIANTS}
     if not runs[_DENSE]:
         print("no dense run yet: python -m benchmarks.studies.newsgroups makes them")
         return 1
@@ -65,13 +71,13 @@ def main() -> int:
         "farthest_within_a_point": _farthest(rows),
         "results": [asdict(row) for row in rows],
     }
-    (RESULTS / "newsgroups.json").write_text(json.dumps(report, indent=1) + "\n")
-    _plot(rows)
+    (arguments.folder / "newsgroups.json").write_text(json.dumps(report, indent=1) + "\n")
+    _plot(rows, arguments.folder)
     return 0
 
 
-def _runs(variant: Variant) -> list[Run]:
-    return [json.loads(file.read_text()) for file in sorted(FOLDER.glob(f"{variant.name}_seed*"))]
+def _runs(folder: Path, variant: Variant) -> list[Run]:
+    return [json.loads(file.read_text()) for file in sorted(folder.glob(f"{variant.name}_seed*"))]
 
 
 def _row(variant: Variant, runs: Sequence[Run], dense: Sequence[Run]) -> Row:
@@ -109,11 +115,11 @@ def _spread(deviation: float | None) -> str:
     return "" if deviation is None else f" ±{100 * deviation:.2f}"
 
 
-def _plot(rows: Sequence[Row]) -> None:
+def _plot(rows: Sequence[Row], folder: Path) -> None:
     groups: dict[tuple[float, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.density, row.base), []).append(row)
-    with figure("newsgroups") as drawn:
+    with figure(folder / "newsgroups.svg") as drawn:
         axes = drawn.subplots()
         for (density, base), found in groups.items():
             label = "dense" if density == 1 else f"density 1/{round(1 / density)}"
