@@ -82,6 +82,12 @@ VARIANTS: Final = (
     *(Variant(density=density, encoding="float32") for density in DENSITIES),
     *(Variant(density=density, encoding="int6") for density in DENSITIES),
     *(Variant(density=density, encoding="int6", base="initial") for density in DENSITIES[1:]),
+    # Beyond what tasks would use, to see where accuracy leaves dense.
+    *(
+        Variant(density=density, encoding="int6", base=base)
+        for density in (1 / 64, 1 / 256)
+        for base in ("zero", "initial")
+    ),
     *(Variant(density=density, encoding="int8") for density in DENSITIES),
     *(Variant(density=density, encoding="bfloat16") for density in DENSITIES),
 )
