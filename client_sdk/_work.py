@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -36,9 +36,6 @@ __all__ = ["StopRequested", "Worker"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-# Weights are the service's own business; only updates have a bound.
-_ANY_WEIGHT: Final = float(np.finfo(np.float32).max)
 
 
 class StopRequested(Exception):
@@ -171,10 +168,8 @@ def _guarded(what: str, work: Callable[[], _T]) -> _T:
 
 
 def _read_download(task: Task, payload: bytes) -> SparseVector:
-    dim = task.layout.dim
-    limits = wire.DecodeLimits(dim=dim, max_nnz=dim, max_abs_value=_ANY_WEIGHT, min_nnz=0)
     try:
-        return wire.decode(payload, limits)
+        return wire.decode(payload, wire.DecodeLimits.of_download(task.layout.dim))
     except Refusal as refusal:
         raise ProtocolError(f"the download cannot be read: {refusal.message}") from refusal
 

@@ -24,9 +24,6 @@ from flasc_core.wire import DecodeLimits, Encoding, decode, decode_segments, enc
 
 __all__ = ["Federation", "Participation", "RoundReport"]
 
-# Weights have no bound of their own; only updates do.
-_ANY_WEIGHT: Final = float(np.finfo(np.float32).max)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Participation:
@@ -48,7 +45,7 @@ class RoundReport:
 
 
 class Federation:
-    """Runs rounds one after another; every device's update counts the same.
+    """Runs rounds one after another; updates weigh what the task lets their examples weigh.
 
     `weights` are the float32 masters, shape (dim,), and `round_index` the number of rounds done.
     """
@@ -70,16 +67,14 @@ class Federation:
         layout = config.layout
         rule = config.method.upload_rule(layout, self.round_index)
         download = encode_download(config, select_download(config, self.weights, self.round_index))
-        limits = DecodeLimits(
-            dim=layout.dim, max_nnz=layout.dim, max_abs_value=_ANY_WEIGHT, min_nnz=0
-        )
-        start = config.base.start_from(layout, decode(download, limits))
+        decoded = decode(download, DecodeLimits.of_download(layout.dim))
+        start = config.base.start_from(layout, decoded)
         total = Accumulator.zeros(layout.dim)
         bytes_up, examples, loss_sum = 0, 0, 0.0
         for number, device in enumerate(cohort):
             result = device.trainer.train(start, self._plan(), device.seed, _ignore_step)
             payload = self._encode(result.update, rule)
-            self._add(total, payload, rule, number)
+            self._add(total, payload, rule, number, result.examples)
             bytes_up += len(payload)
             examples += result.examples
             loss_sum += result.loss_mean * result.examples
@@ -104,7 +99,11 @@ class Federation:
         encoding = accepted[0] if accepted else Encoding.parse("plain")
         return encode(apply_upload_rule(self.config.layout, update, rule), profile_for(encoding))
 
-    def _add(self, total: Accumulator, payload: bytes, rule: UploadRule, number: int) -> None:
+    def _add(
+        self, total: Accumulator, payload: bytes, rule: UploadRule, number: int, examples: int
+    ) -> None:
+        # As the SDK declares it.
+        weight = min(max(examples, 1), self.config.limits.max_weight)
         limits = DecodeLimits(
             dim=self.config.layout.dim,
             max_nnz=rule.max_count,
@@ -112,7 +111,7 @@ class Federation:
             value_encodings=self.config.encodings.accepted_values,
         )
         parts = partial(decode_segments, payload, limits)
-        total.add_parts(parts, 1, number.to_bytes(16, "big"))
+        total.add_parts(parts, weight, number.to_bytes(16, "big"))
 
 
 def _ignore_step(step: int, total: int) -> None:

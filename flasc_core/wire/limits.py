@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
+
+import numpy as np
 
 from flasc_core.wire.encoding import ValueEncoding
 
@@ -14,6 +16,7 @@ __all__ = ["SEGMENT_NNZ", "DecodeLimits"]
 SEGMENT_NNZ: Final = 65_536
 # Segments cost time however few values they hold; this many may be partly filled.
 _PARTIAL_SEGMENTS: Final = 4_096
+_ANY_WEIGHT: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,11 @@ class DecodeLimits:
     def __post_init__(self) -> None:
         if not 0 < self.max_abs_value < math.inf:
             raise ValueError(f"max_abs_value must be above 0 and finite, not {self.max_abs_value}")
+
+    @classmethod
+    def of_download(cls, dim: int) -> Self:
+        """Return what a device accepts: weights are the service's own business, so all of them."""
+        return cls(dim=dim, max_nnz=dim, max_abs_value=_ANY_WEIGHT, min_nnz=0)
 
     @property
     def max_segments(self) -> int:

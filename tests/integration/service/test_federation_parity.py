@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aggregator_service.domain.tasks import BaseModel, Encodings, Ending
+from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, UpdateLimits
 from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import Evaluation, Participant, StepOutcome, TrainingPlan, TrainingResult
@@ -25,7 +25,8 @@ from tests.support.seen import adapters_of
 from tests.support.vector_trainer import a_layout
 
 ROUNDS = 3
-DEVICES = 2
+# By device; more than the largest weight, and fewer.
+EXAMPLES = (20, 7)
 LAYOUT = a_layout(64)
 
 
@@ -35,8 +36,9 @@ class PullTrainer:
     layout = LAYOUT
     base_model_sha256 = sha256(b"base").digest()
 
-    def __init__(self) -> None:
+    def __init__(self, examples: int) -> None:
         self.seeds: list[int] = []
+        self.examples = examples
 
     def evaluate(self, weights: NDArray[np.float32]) -> Evaluation | None:
         return None
@@ -51,28 +53,31 @@ class PullTrainer:
         self.seeds.append(seed)
         point = np.random.default_rng(seed).standard_normal(weights.shape, dtype=np.float32)
         update = (point - weights) * np.float32(plan.learning_rate)
-        return TrainingResult(update=update, examples=20, steps=1, loss_mean=0.5, seconds=1.0)
+        return TrainingResult(
+            update=update, examples=self.examples, steps=1, loss_mean=0.5, seconds=1.0
+        )
 
 
 @pytest.mark.parametrize("encoding", ["plain", "bfloat16", "int6"])
 @pytest.mark.parametrize("density", [1.0, 0.25])
-@pytest.mark.parametrize("base", [ZeroBase(), InitialBase(seed=5)])
+@pytest.mark.parametrize(("base", "max_weight"), [(ZeroBase(), 1), (InitialBase(seed=5), 15)])
 def test_the_live_service_publishes_what_the_federation_computes(
-    sqlite_store: Store, tmp_path: Path, encoding: str, density: float, base: Base
+    sqlite_store: Store, tmp_path: Path, encoding: str, density: float, base: Base, max_weight: int
 ) -> None:
     chosen = Encoding.parse(encoding)
     start = base.initialise(LAYOUT, np.linspace(-1, 1, LAYOUT.dim, dtype=np.float32))
-    trainers = [PullTrainer() for _ in range(DEVICES)]
+    trainers = [PullTrainer(examples) for examples in EXAMPLES]
     with live_service(sqlite_store, FolderBlobs(tmp_path / "blobs")) as service:
         task = service.create_task(
             weights=start,
             layout=LAYOUT,
             base_model=BaseModel(name="tiny", sha256=PullTrainer.base_model_sha256),
             method=Flasc(download_density=density, upload_density=density),
-            policy=a_policy(goal=DEVICES, quorum=1, retry_min=timedelta(0)),
+            policy=a_policy(goal=len(EXAMPLES), quorum=1, retry_min=timedelta(0)),
             ending=Ending(rounds=ROUNDS, final_evaluation=False),
             encodings=Encodings(download=chosen, updates=(chosen,)),
             base=base,
+            limits=UpdateLimits(max_weight=max_weight, largest_cohort=100),
         )
         credentials = [service.device().credential for _ in trainers]
         for _ in range(ROUNDS):
@@ -85,7 +90,8 @@ def test_the_live_service_publishes_what_the_federation_computes(
     computed = [sha256(start.tobytes()).digest()]
     for number in range(ROUNDS):
         federation.run_round(
-            Participation(trainer=PullTrainer(), seed=trainer.seeds[number]) for trainer in trainers
+            Participation(trainer=PullTrainer(trainer.examples), seed=trainer.seeds[number])
+            for trainer in trainers
         )
         computed.append(sha256(federation.weights.tobytes()).digest())
     assert published == computed
