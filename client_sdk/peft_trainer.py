@@ -28,7 +28,10 @@ from client_sdk.trainer import Evaluation, TrainingPlan, TrainingResult
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 
 __all__ = [
+    "Collate",
+    "Loss",
     "PeftTrainer",
+    "Predict",
     "adapter_layout",
     "adapter_weights",
     "base_model_sha256",

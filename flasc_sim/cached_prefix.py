@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -23,22 +25,45 @@ __all__ = ["PadStates", "StoredStates", "skip_layers", "store_states"]
 _BATCH: Final = 64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredStates(Dataset[tuple[Tensor, int]]):
-    """Examples as (states, label); states are (tokens, width) in the encoder's dtype."""
+    """Examples as (states, label); states are (tokens, width) in the encoder's dtype.
 
-    def __init__(self, states: Sequence[Tensor], labels: Sequence[int]) -> None:
-        self._states: Final = states
-        self._labels: Final = labels
+    `values` holds the states of all texts, one after another, shape (all tokens, width): row i has
+    `lengths[i]` of them from `starts[i]` on. Subsets share it.
+    """
+
+    values: Tensor
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Tensor, lengths: ArrayLike, labels: ArrayLike) -> StoredStates:
+        """Take states in the order of their rows."""
+        counts = np.asarray(lengths, dtype=np.int64)
+        return cls(
+            values=values,
+            starts=np.cumsum(counts) - counts,
+            lengths=counts,
+            labels=np.asarray(labels, dtype=np.int64),
+        )
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return self.labels.size
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._states[index], self._labels[index]
+        start = int(self.starts[index])
+        return self.values[start : start + int(self.lengths[index])], int(self.labels[index])
 
-    def subset(self, rows: Sequence[int]) -> StoredStates:
-        chosen = [self[row] for row in rows]
-        return StoredStates([states for states, _ in chosen], [label for _, label in chosen])
+    def subset(self, rows: Sequence[int] | NDArray[np.int64]) -> StoredStates:
+        chosen = np.asarray(rows, dtype=np.int64)
+        return StoredStates(
+            values=self.values,
+            starts=self.starts[chosen],
+            lengths=self.lengths[chosen],
+            labels=self.labels[chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +91,7 @@ def store_states(
     """Return what the first `layers` layers of the encoder make of every text."""
     pad = PadBatch(pad_id=pad_id)
     states: list[Tensor] = []
+    lengths: list[int] = []
     labels: list[int] = []
     for first in range(0, len(texts), _BATCH):
         batch = pad([texts[row] for row in range(first, min(first + _BATCH, len(texts)))])
@@ -75,11 +101,10 @@ def store_states(
                 input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True
             )
         reached = output.hidden_states[layers]
-        lengths = mask.sum(dim=1).tolist()
-        # A copy, since a view keeps the whole batch alive.
-        states += [row[:length].clone() for row, length in zip(reached, lengths, strict=True)]
+        states.append(reached[mask.to(torch.bool)])
+        lengths += mask.sum(dim=1).tolist()
         labels += batch["labels"].tolist()
-    return StoredStates(states, labels)
+    return StoredStates.of(torch.cat(states), lengths, labels)
 
 
 def skip_layers(model: TextClassifier, *, layers: int) -> None:

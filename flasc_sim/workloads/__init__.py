@@ -1,0 +1,1 @@
+"""Workloads by name, one module each; `flasc_sim.workload` finds them."""
