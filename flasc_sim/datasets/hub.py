@@ -1,8 +1,9 @@
-"""Text classification data sets of a hub, through the `datasets` package where it is installed."""
+"""Data sets of a hub: files as they are, and tables through `datasets` where it is installed."""
 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -10,10 +11,33 @@ import numpy as np
 from flasc_sim.datasets.examples import LabelledTexts
 from flasc_sim.datasets.owners import number_owners
 
-__all__ = ["fetch_from_hub"]
+__all__ = ["data_files", "fetch_from_hub"]
 
 _TEXT_COLUMNS: Final = ("text", "sentence", "content")
 _LABEL_COLUMNS: Final = ("label", "labels", "coarse_label")
+
+
+def data_files(repository: str, pattern: str, data: Path | None = None) -> list[Path]:
+    """Return a data set's files in the order of their names: downloaded, or those of a folder.
+
+    A folder has them where the hub does, or directly in it. OSError where there are none.
+    """
+    folder = data if data is not None else _download(repository, pattern)
+    found = sorted(folder.glob(pattern)) or sorted(folder.glob(pattern.rpartition("/")[2]))
+    if not found:
+        raise FileNotFoundError(f"{folder} has no {pattern}; give the right folder with --data")
+    return found
+
+
+def _download(repository: str, pattern: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=[pattern]))
+    except OSError as error:
+        raise OSError(
+            f"{repository} can not be had from the hub ({error}); give a copy with --data"
+        ) from error
 
 
 def fetch_from_hub(name: str) -> LabelledTexts:
