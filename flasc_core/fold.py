@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from flasc_core.clip import Norm, Shrink
 from flasc_core.errors import Reason, Refusal
 from flasc_core.sparse import SparseVector
 
@@ -28,6 +29,7 @@ HEADROOM: Final = 2.0 ** (63 - GRID_BITS)
 Parts: TypeAlias = Callable[[], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
 
 _GRID: Final = 2.0**GRID_BITS
+_WHOLE: Final = Shrink()
 _MAGIC: Final = b"FLSC"
 _VERSION: Final = 1
 # magic, version, grid bits, dim, count, weight sum, id xor; then the sums and a CRC-32 of it all.
@@ -92,19 +94,25 @@ class Accumulator:
         self._shift(vector.indices, _weighted(vector.values, -weight))
         self._count(-1, weight, update_id)
 
-    def add_parts(self, parts: Parts, weight: int, update_id: bytes) -> None:
+    def add_parts(
+        self, parts: Parts, weight: int, update_id: bytes, clip_norm: float = 0.0
+    ) -> None:
         """Add weight * the vector that `parts()` yields piece by piece, holding one at a time.
 
-        If a piece cannot be held or the iterator raises, those before it are read again and taken
-        back, and the exception goes on: nothing has changed.
+        A vector with a norm above a `clip_norm` other than 0 is measured first, which reads it
+        once more, and scaled down: what the sums take of it has that norm at most, exactly, and is
+        a pure function of the vector. If a piece cannot be held or the iterator raises, those
+        before it are read again and taken back, and the exception goes on: nothing has changed.
         """
-        self._shift_parts(parts, 1, weight)
+        self._shift_parts(parts, 1, weight, _shrink(parts, clip_norm))
         self._count(1, weight, update_id)
 
-    def subtract_parts(self, parts: Parts, weight: int, update_id: bytes) -> None:
-        """Take back an earlier `add` or `add_parts` of the same vector, bit for bit."""
+    def subtract_parts(
+        self, parts: Parts, weight: int, update_id: bytes, clip_norm: float = 0.0
+    ) -> None:
+        """Take back an earlier `add_parts` with the same arguments, bit for bit."""
         self._check_holds(weight)
-        self._shift_parts(parts, -1, weight)
+        self._shift_parts(parts, -1, weight, _shrink(parts, clip_norm))
         self._count(-1, weight, update_id)
 
     def merge(self, other: Accumulator) -> None:
@@ -172,16 +180,16 @@ class Accumulator:
         if self.count < 1 or self.weight_sum < weight:
             raise ValueError("cannot take back more than was added")
 
-    def _shift_parts(self, parts: Parts, sign: int, weight: int) -> None:
+    def _shift_parts(self, parts: Parts, sign: int, weight: int, shrink: Shrink) -> None:
         done = 0
         try:
             for indices, values in parts():
                 self._check_part(indices, values, weight)
-                self._shift(indices, _weighted(values, sign * weight))
+                self._shift(indices, _weighted(values, sign * weight, shrink))
                 done += 1
         except BaseException:
             for indices, values in islice(parts(), done):
-                self._shift(indices, _weighted(values, -sign * weight))
+                self._shift(indices, _weighted(values, -sign * weight, shrink))
             raise
 
     def _shift(self, indices: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
@@ -202,8 +210,20 @@ def _check_weighted(values: NDArray[np.float32], weight: int) -> None:
         raise ValueError("a value leaves the grid")
 
 
-def _weighted(values: NDArray[np.float32], weight: int) -> NDArray[np.int64]:
-    steps = to_grid(values)
+def _shrink(parts: Parts, clip_norm: float) -> Shrink:
+    if clip_norm == 0:
+        return _WHOLE
+    norm = Norm()
+    for _, values in parts():
+        _check_weighted(values, 1)
+        norm.add(to_grid(values))
+    return norm.shrink_to(int(clip_norm * _GRID))
+
+
+def _weighted(
+    values: NDArray[np.float32], weight: int, shrink: Shrink = _WHOLE
+) -> NDArray[np.int64]:
+    steps = shrink.apply(to_grid(values))
     if weight != 1:
         steps *= weight
     return steps
