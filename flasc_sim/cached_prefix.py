@@ -1,26 +1,36 @@
-"""Frozen lower layers computed once per text, for encoders of BERT's shape.
+"""Frozen lower layers computed once per example: of BERT, GPT-2, ViT and MobileNet.
 
-Layers below the adapter never change, so what they make of a text never does either. Training on
+Layers below the adapter never change, so what they make of an input never does. Training on
 their stored output is training of the whole model, at the cost of the layers above alone; only the
-rounding of sums may differ, with the texts that share a batch.
+rounding of sums may differ, with the examples that share a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from types import MappingProxyType
+from typing import Final, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from flasc_sim.datasets.tokens import PadBatch, TokenisedTexts
-from flasc_sim.models import TextClassifier
+from flasc_sim.datasets.images import collate_images
+from flasc_sim.datasets.tokens import PadBatch
 
-__all__ = ["PadStates", "StoredStates", "skip_layers", "store_states"]
+__all__ = [
+    "PadStates",
+    "StoredStates",
+    "Texts",
+    "layers_of",
+    "skip_layers",
+    "states_before",
+    "store_image_states",
+    "store_states",
+]
 
 _BATCH: Final = 64
 
@@ -85,10 +95,17 @@ class PadStates:
         }
 
 
-def store_states(
-    model: TextClassifier, texts: TokenisedTexts, *, layers: int, pad_id: int
-) -> StoredStates:
-    """Return what the first `layers` layers of the encoder make of every text."""
+class Texts(Protocol):
+    """Token ids and a label by row, as `TokenisedTexts` has them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[list[int], int]: ...
+
+
+def store_states(model: nn.Module, texts: Texts, *, layers: int, pad_id: int) -> StoredStates:
+    """Return what the first `layers` layers of `model.encoder` make of every text."""
+    encoder = cast("nn.Module", model.encoder)
     pad = PadBatch(pad_id=pad_id)
     states: list[Tensor] = []
     lengths: list[int] = []
@@ -96,30 +113,92 @@ def store_states(
     for first in range(0, len(texts), _BATCH):
         batch = pad([texts[row] for row in range(first, min(first + _BATCH, len(texts)))])
         mask = batch["attention_mask"]
-        with torch.inference_mode():
-            output = cast("Any", model.encoder)(
-                input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True
-            )
-        reached = output.hidden_states[layers]
+        reached = states_before(encoder, layers, input_ids=batch["input_ids"], attention_mask=mask)
         states.append(reached[mask.to(torch.bool)])
         lengths += mask.sum(dim=1).tolist()
         labels += batch["labels"].tolist()
     return StoredStates.of(torch.cat(states), lengths, labels)
 
 
-def skip_layers(model: TextClassifier, *, layers: int) -> None:
-    """Make `model` take the states that `store_states` gave, in place of token ids.
+def store_image_states(
+    model: nn.Module, images: Dataset[tuple[Tensor, ...]], *, layers: int
+) -> TensorDataset:
+    """Return (states, label) for every image, states as the first `layers` layers leave them."""
+    encoder = cast("nn.Module", model.encoder)
+    dtype = next(encoder.parameters()).dtype
+    states: list[Tensor] = []
+    labels: list[Tensor] = []
+    for batch in DataLoader(images, batch_size=_BATCH, collate_fn=collate_images):
+        pixels = batch["pixel_values"].to(dtype)
+        states.append(states_before(encoder, layers, pixel_values=pixels))
+        labels.append(batch["labels"])
+    return TensorDataset(torch.cat(states), torch.cat(labels))
+
+
+def states_before(encoder: nn.Module, layer: int, **inputs: Tensor) -> Tensor:
+    """Return what the layer with this number would take."""
+    reached: list[Tensor] = []
+
+    def note(_: nn.Module, states: tuple[Tensor, ...]) -> None:
+        reached.append(states[0])
+
+    handle = layers_of(encoder)[layer].register_forward_pre_hook(note)
+    try:
+        with torch.inference_mode():
+            encoder(**inputs)
+    finally:
+        handle.remove()
+    return reached[0]
+
+
+def layers_of(encoder: nn.Module) -> nn.ModuleList:
+    """Return the stack of equal layers, wherever the encoder keeps it."""
+    return max(
+        (module for module in encoder.modules() if isinstance(module, nn.ModuleList)), key=len
+    )
+
+
+def skip_layers(model: nn.Module, *, layers: int) -> None:
+    """Make `model` take the states of `states_before` this layer in place of tokens or pixels.
 
     Layers keep their numbers, so that an adapter on the others has the names it has on the whole.
     """
-    encoder = cast("Any", model.encoder)
-    encoder.embeddings = _PassStates()
+    encoder = cast("nn.Module", model.encoder)
+    for name, stand_in in _STAND_INS.items():
+        if hasattr(encoder, name):
+            setattr(encoder, name, stand_in(getattr(encoder, name)))
+    stack = layers_of(encoder)
     for number in range(layers):
-        encoder.encoder.layer[number] = _PassStates()
+        stack[number] = _PassStates()
 
 
 class _PassStates(nn.Module):
-    """Stands for embeddings, which are called by name, and for a layer, which is not."""
+    """Stands for a layer, and for what comes before the first."""
 
-    def forward(self, input_ids: Tensor, *_: object, **__: object) -> Tensor:
-        return input_ids
+    def __init__(self, replaced: nn.Module | None = None) -> None:
+        super().__init__()
+        patches = getattr(replaced, "patch_embeddings", None)
+        if patches is not None:
+            # ViT asks for their dtype.
+            self.patch_embeddings = patches
+
+    def forward(
+        self, states: Tensor | None = None, *_: object, **named: Tensor | None
+    ) -> Tensor | None:
+        return named["inputs_embeds"] if states is None else states
+
+
+class _NoPositions(nn.Module):
+    """Stands for position embeddings that are a part of the states already."""
+
+    def __init__(self, _: nn.Module) -> None:
+        super().__init__()
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        return torch.zeros((), device=position_ids.device)
+
+
+# What comes before the layers: of BERT and ViT, of GPT-2, of MobileNet.
+_STAND_INS: Final[Mapping[str, Callable[[nn.Module], nn.Module]]] = MappingProxyType(
+    {"embeddings": _PassStates, "wpe": _NoPositions, "stem": _PassStates}
+)

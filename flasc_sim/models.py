@@ -1,4 +1,4 @@
-"""Pretrained text encoders with mean pooling and a linear head, and the LoRA adapters on them."""
+"""Pretrained text encoders under a linear head, and the LoRA adapters on them and on others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ __all__ = [
     "HEAD",
     "ClassifierOutput",
     "DtypeName",
+    "Pooling",
     "TextClassifier",
+    "encode",
     "linear_maps",
+    "load_encoder",
     "load_text_classifier",
     "load_tokenizer",
     "measured_dtype",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 DtypeName = Literal["auto", "bfloat16", "float32"]
+# What the head sees of a text: the mean over its tokens, or its last one, as GPT-2's own does.
+Pooling = Literal["mean", "last"]
 
 # The module that is trained whole beside the adapter.
 HEAD: Final = "classifier"
@@ -47,24 +52,53 @@ class ClassifierOutput:
 
 
 class TextClassifier(nn.Module):
-    """Mean pooling over the encoder's last states, then one linear map in float32."""
+    """Pooling over the encoder's last states, then one linear map in float32."""
 
-    def __init__(self, encoder: nn.Module, hidden_size: int, num_labels: int, name: str) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        hidden_size: int,
+        num_labels: int,
+        name: str,
+        *,
+        pooling: Pooling = "mean",
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.classifier = nn.Linear(hidden_size, num_labels)
+        self.classifier = nn.Linear(hidden_size, num_labels, bias=bias)
+        self.pooling: Final = pooling
         # PEFT writes it into an exported adapter's configuration.
         self.name_or_path = name
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
     ) -> ClassifierOutput:
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        present = attention_mask.unsqueeze(-1).to(torch.float32)
-        pooled = (states.to(torch.float32) * present).sum(1) / present.sum(1).clamp(min=1)
-        logits = self.classifier(pooled)
+        states = encode(self.encoder, input_ids, attention_mask).to(torch.float32)
+        logits = self.classifier(_POOLS[self.pooling](states, attention_mask))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ClassifierOutput(logits=logits, loss=loss)
+
+
+def encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the last states, (batch, tokens, width); what is not whole numbers is states too."""
+    given = "inputs_embeds" if input_ids.is_floating_point() else "input_ids"
+    output = encoder(**{given: input_ids}, attention_mask=attention_mask)
+    return cast("Tensor", output.last_hidden_state)
+
+
+def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:
+    present = attention_mask.unsqueeze(-1).to(states.dtype)
+    return (states * present).sum(1) / present.sum(1).clamp(min=1)
+
+
+def _last(states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Padding stands behind the text."""
+    ends = attention_mask.sum(1).clamp(min=1) - 1
+    return states[torch.arange(len(states)), ends]
+
+
+_POOLS: Final = {"mean": _mean, "last": _last}
 
 
 def model_source(name: str) -> str:
@@ -85,13 +119,35 @@ def model_source(name: str) -> str:
 
 
 def load_text_classifier(
-    name: str, num_labels: int, *, dtype: DtypeName = "auto", seed: int = 0
+    name: str,
+    num_labels: int,
+    *,
+    dtype: DtypeName = "auto",
+    pooling: Pooling = "mean",
+    seed: int = 0,
 ) -> TextClassifier:
     """Load a pretrained encoder, frozen, in evaluation mode, under a fresh head drawn from `seed`.
 
     `dtype` is that of the frozen weights; "auto" measures which is faster here. It is a part of
-    the model's identity, so devices of one task must agree on it.
+    the model's identity, so devices of one task must agree on it. A head on the last token has no
+    bias, as GPT-2's.
     """
+    encoder = load_encoder(name, dtype=dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TextClassifier(
+            encoder,
+            cast("Any", encoder).config.hidden_size,
+            num_labels,
+            name,
+            pooling=pooling,
+            bias=pooling != "last",
+        )
+    return model.eval()
+
+
+def load_encoder(name: str, *, dtype: DtypeName = "auto") -> nn.Module:
+    """Load a pretrained model without any head, frozen, in evaluation mode."""
     chosen = measured_dtype() if dtype == "auto" else dtype
     encoder = cast(
         "nn.Module",
@@ -100,13 +156,9 @@ def load_text_classifier(
         ),
     )
     if isinstance(getattr(encoder, "pooler", None), nn.Module):
-        # Mean pooling leaves it without a gradient, and an adapter on it would be dead weight.
+        # Heads here take states as they are: it would never have a gradient.
         encoder.pooler = cast("nn.Module", None)
-    encoder.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = TextClassifier(encoder, cast("Any", encoder).config.hidden_size, num_labels, name)
-    return model.eval()
+    return encoder.requires_grad_(False).eval()
 
 
 def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
@@ -118,7 +170,7 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
 
 
 def with_lora(
-    model: TextClassifier,
+    model: nn.Module,
     *,
     rank: int,
     alpha: int,
@@ -129,20 +181,21 @@ def with_lora(
 ) -> peft.PeftModel:
     """Put LoRA adapters, initialised from `seed`, on `target_modules` (all linear maps by default).
 
-    `layers` are the numbers of the encoder's layers that get them, all where left out.
-    The head is trained whole beside them. LoRA and head are float32 whatever the encoder is.
+    `model` has an `encoder`, maybe a head called HEAD, and a `name_or_path`. `layers` are the
+    numbers of the encoder's layers that get them, all where left out. The head is trained whole
+    beside them. LoRA and head are float32 whatever the encoder is.
     """
-    found = linear_maps(model.encoder)
+    found = linear_maps(cast("nn.Module", model.encoder))
     targets = target_modules if target_modules is not None else sorted(found)
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=targets,
-        modules_to_save=[HEAD],
+        modules_to_save=[HEAD] if hasattr(model, HEAD) else None,
         layers_to_transform=None if layers is None else list(layers),
         fan_in_fan_out=any(issubclass(kind, Conv1D) for kind in found.values()),
-        base_model_name_or_path=model.name_or_path,
+        base_model_name_or_path=cast("str", model.name_or_path),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

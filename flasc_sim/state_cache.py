@@ -1,68 +1,77 @@
-"""What frozen layers make of texts, kept on disk by what it was computed from."""
+"""What frozen layers make of examples, kept on disk by what it was computed from."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from torch import from_numpy
+from torch import Tensor, from_numpy, nn
+from torch.utils.data import TensorDataset
 
 from client_sdk.peft_trainer import base_model_sha256
-from flasc_sim.cached_prefix import StoredStates, store_states
-from flasc_sim.datasets.tokens import TokenisedTexts
-from flasc_sim.models import TextClassifier
+from flasc_sim.cached_prefix import StoredStates, Texts, store_image_states, store_states
+from flasc_sim.datasets.images import DecodedImages
 
-__all__ = ["cached_states"]
+__all__ = ["cached_image_states", "cached_states"]
 
 # A part of the key: a change of how states are computed or kept makes it another.
-_FORMAT: Final = "stored states 1"
+_FORMAT: Final = "stored states 2"
 
 
 def cached_states(
-    model: TextClassifier,
-    texts: TokenisedTexts,
-    *,
-    layers: int,
-    pad_id: int,
-    folder: Path | None,
+    model: nn.Module, texts: Texts, *, layers: int, pad_id: int, folder: Path | None
 ) -> StoredStates:
     """Return `store_states`, read from `folder` where it has been computed before."""
-    if folder is None:
-        return store_states(model, texts, layers=layers, pad_id=pad_id)
-    file = folder / f"states-{_key(model, texts, layers)}.safetensors"
-    if file.exists():
-        return _read(file)
-    states = store_states(model, texts, layers=layers, pad_id=pad_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Another process may be computing the same: whoever is last replaces equal bytes.
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    save_file(
-        {
-            "values": states.values,
-            "lengths": from_numpy(states.lengths),
-            "labels": from_numpy(states.labels),
-        },
-        unfinished,
-    )
-    unfinished.replace(file)
-    return states
 
+    def compute() -> dict[str, Tensor]:
+        states = store_states(model, texts, layers=layers, pad_id=pad_id)
+        lengths, labels = from_numpy(states.lengths), from_numpy(states.labels)
+        return {"values": states.values, "lengths": lengths, "labels": labels}
 
-def _read(file: Path) -> StoredStates:
-    stored = load_file(file)
+    rows = (texts[row] for row in range(len(texts)))
+    words = (np.array([label, len(tokens), *tokens], dtype="<i8") for tokens, label in rows)
+    stored = _kept(folder, _key(model, layers, (word.tobytes() for word in words)), compute)
     return StoredStates.of(stored["values"], stored["lengths"].numpy(), stored["labels"].numpy())
 
 
-def _key(model: TextClassifier, texts: TokenisedTexts, layers: int) -> str:
-    digest = hashlib.sha256(f"{_FORMAT}\n{layers}\n{len(texts)}\n".encode())
+def cached_image_states(
+    model: nn.Module, images: DecodedImages, *, layers: int, folder: Path | None
+) -> TensorDataset:
+    """Return `store_image_states`, read from `folder` where it has been computed before."""
+
+    def compute() -> dict[str, Tensor]:
+        states, labels = store_image_states(model, images, layers=layers).tensors
+        return {"states": states, "labels": labels}
+
+    stored = _kept(folder, _key(model, layers, images.identity()), compute)
+    return TensorDataset(stored["states"], stored["labels"])
+
+
+def _kept(
+    folder: Path | None, key: str, compute: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    if folder is None:
+        return compute()
+    file = folder / f"states-{key}.safetensors"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another process may be computing the same: whoever is last replaces equal bytes.
+        unfinished = file.with_suffix(f".{os.getpid()}")
+        save_file(compute(), unfinished)
+        unfinished.replace(file)
+    return load_file(file)
+
+
+def _key(model: nn.Module, layers: int, examples: Iterable[bytes]) -> str:
+    digest = hashlib.sha256(f"{_FORMAT}\n{layers}\n".encode())
     # It only looks at what is frozen, whether an adapter is on it or not.
     digest.update(base_model_sha256(cast("PeftModel", model)))
-    for row in range(len(texts)):
-        tokens, label = texts[row]
-        digest.update(np.array([label, len(tokens), *tokens], dtype="<i8").tobytes())
+    for example in examples:
+        digest.update(hashlib.sha256(example).digest())
     return digest.hexdigest()[:32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,7 +64,7 @@ class ImageShape:
         return (values - mean[:, None, None]) / deviation[:, None, None]
 
 
-class DecodedImages(Dataset[tuple[Tensor, Tensor]]):
+class DecodedImages(Dataset[tuple[Tensor, ...]]):
     """Rows of a data set as (pixels, label), decoded each time they are asked for."""
 
     def __init__(self, table: LabelledImages, rows: NDArray[np.int64], shape: ImageShape) -> None:
@@ -78,8 +78,13 @@ class DecodedImages(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self._shape.decode(self._files[index]), self._labels[index]
 
+    def identity(self) -> Iterator[bytes]:
+        """Yield what tells these rows from any others."""
+        yield f"{self._shape} {self._labels.tolist()}".encode()
+        yield from self._files
 
-def collate_images(examples: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+
+def collate_images(examples: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
     """Return pixel_values (batch, 3, pixels, pixels), and labels (batch,) or (batch, classes)."""
     return {
         "pixel_values": torch.stack([pixels for pixels, _ in examples]),
