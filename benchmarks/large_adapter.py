@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from aggregator_service.app.adapter_files import load_state, load_weights
+from aggregator_service.app.adapter_files import load_masters, load_state, load_weights
 from aggregator_service.app.advance_task import AdvanceTask
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
@@ -209,7 +209,7 @@ def initial(config: TaskConfig) -> NDArray[np.float32]:
 
 def make_update(scene: Scene, config: TaskConfig, density: float, seed: int) -> bytes:
     method = Flasc(download_density=DENSITY, upload_density=density)
-    rule = method.upload_rule(config.layout, 0)
+    rule = method.plan(config.layout, 0).upload
     rng = np.random.default_rng(seed)
     update = 1e-3 * rng.standard_normal(config.layout.dim, dtype=np.float32)
     selected = scene.timed(
@@ -307,14 +307,14 @@ def an_upload(
 def check_start(scene: Scene, task: Task, downloads: Sequence[bytes]) -> None:
     """Devices start from what the service says that they do."""
     config = task.config
-    current, adapter = scene.latest(task)
+    _, adapter = scene.latest(task)
     limits = DecodeLimits(dim=config.layout.dim, max_nnz=config.layout.dim, max_abs_value=1e30)
     assert len(set(downloads)) == 1
     decoded = scene.timed("decode a download", lambda: decode(downloads[0], limits))
     start = scene.timed(
         "start from a download", lambda: config.base.start_from(config.layout, decoded)
     )
-    expected = device_weights(config, load_weights(scene.blobs, adapter), current.index)
+    expected = device_weights(config, load_masters(scene.store, scene.blobs, task, adapter.version))
     assert start.tobytes() == expected.tobytes()
 
 
@@ -335,13 +335,13 @@ def exact_next(
 
 
 def check_export(scene: Scene, task: Task) -> None:
-    current, adapter = scene.latest(task)
-    master = load_weights(scene.blobs, adapter)
-    export = Export(task=task, adapter=adapter, round_number=current.number, master=master)
+    _, adapter = scene.latest(task)
+    masters = load_masters(scene.store, scene.blobs, task, adapter.version)
+    export = Export(task=task, adapter=adapter, masters=masters)
     archive = scene.timed("export", lambda: export.peft_zip(WeightsKind.MASKED))
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
         tensors = load(files.read("adapter_model.safetensors"))
-    expected = task.config.layout.split(device_weights(task.config, master, current.index))
+    expected = task.config.layout.split(device_weights(task.config, masters))
     for name, tensor in expected.items():
         assert np.array_equal(tensors.pop(peft_name(name)), tensor)
     assert not tensors

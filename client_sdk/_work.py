@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client_sdk import _transfer
 from client_sdk._errors import ProtocolError, ServiceError, TrainingFailed, translate_refusal
@@ -28,7 +29,7 @@ from client_sdk.events import (
 from client_sdk.trainer import Evaluation, Trainer, TrainingResult
 from flasc_core import wire
 from flasc_core.errors import Refusal
-from flasc_core.methods import UploadRule, apply_upload_rule
+from flasc_core.methods import TrainRule, UploadRule, apply_upload_rule, trainable_mask
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 
@@ -107,7 +108,7 @@ class Worker:
     ) -> PendingUpdate:
         """Return the encoded update, which is on disk by then."""
         self.check_stopped()
-        rule = _read_upload_rule(assignment)
+        rule, trainable = _read_rules(assignment, task, download)
         result = _guarded(
             "training",
             lambda: self.trainer.train(
@@ -115,9 +116,10 @@ class Worker:
                 task.plan,
                 assignment.training_seed,
                 self._on_step,
+                trainable,
             ),
         )
-        vector = _select(task, rule, result)
+        vector = _select(task, rule, result, trainable)
         pending = _encode(task, assignment, result, evaluation, vector)
         self.state.save_pending(pending)
         self.on_event(
@@ -174,20 +176,32 @@ def _read_download(task: Task, payload: bytes) -> SparseVector:
         raise ProtocolError(f"the download cannot be read: {refusal.message}") from refusal
 
 
-def _read_upload_rule(assignment: pb.Assignment) -> UploadRule:
+def _read_rules(
+    assignment: pb.Assignment, task: Task, download: SparseVector
+) -> tuple[UploadRule, NDArray[np.bool_] | None]:
+    """Return what is sent, and which coordinates may train."""
     try:
-        return UploadRule.from_message(assignment.upload_rule)
+        rule = UploadRule.from_message(assignment.upload_rule)
+        training = TrainRule.from_message(assignment.train_rule)
     except Refusal as refusal:
         raise translate_refusal(refusal) from refusal
+    return rule, trainable_mask(task.layout, training, download.indices)
 
 
-def _select(task: Task, rule: UploadRule, result: TrainingResult) -> SparseVector:
+def _select(
+    task: Task, rule: UploadRule, result: TrainingResult, trainable: NDArray[np.bool_] | None
+) -> SparseVector:
     """Return what of the update is sent; TrainingFailed for one that the task would refuse."""
     update = result.update
     if update.dtype != np.float32 or update.shape != (task.layout.dim,):
         raise TrainingFailed(
             f"the trainer's update is {update.dtype} of shape {update.shape}, "
             f"not float32 of shape ({task.layout.dim},)"
+        )
+    if trainable is not None and update[~trainable].any():
+        raise TrainingFailed(
+            "training changed what this round keeps frozen; the trainer must leave alone what its "
+            "`trainable` argument excludes"
         )
     try:
         vector = apply_upload_rule(task.layout, update, rule)

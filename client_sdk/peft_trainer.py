@@ -126,13 +126,17 @@ class PeftTrainer:
         plan: TrainingPlan,
         seed: int,
         on_step: Callable[[int, int], None],
+        trainable: NDArray[np.bool_] | None = None,
     ) -> TrainingResult:
-        """Raises TrainingFailed where there are no examples, and where training diverges."""
+        """Raises TrainingFailed where there are no examples, and where training diverges.
+
+        Tensors of which nothing is `trainable` cost no backward pass.
+        """
         started = time.perf_counter()
         load_adapter_weights(self._model, weights)
         _set_training_mode(self._model)
-        with _seeded(seed, self._device):
-            steps, seen, loss_sum = self._run_steps(plan, seed, on_step)
+        with _seeded(seed, self._device), _frozen(self._model, trainable) as restore:
+            steps, seen, loss_sum = self._run_steps(plan, seed, on_step, restore)
         update = adapter_weights(self._model) - weights
         if not np.isfinite(update).all():
             raise TrainingFailed("training diverged: an adapter weight is not finite")
@@ -153,7 +157,11 @@ class PeftTrainer:
         return loss, (self._predict or _largest_logit)(self._model, batch)
 
     def _run_steps(
-        self, plan: TrainingPlan, seed: int, on_step: Callable[[int, int], None]
+        self,
+        plan: TrainingPlan,
+        seed: int,
+        on_step: Callable[[int, int], None],
+        restore_frozen: Callable[[], None],
     ) -> tuple[int, int, float]:
         size = _length(self._train_dataset)
         if size == 0:
@@ -176,6 +184,7 @@ class PeftTrainer:
             loss = (self._loss or _own_loss)(self._model, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            restore_frozen()
             loss_sum += _finite(loss) * count
             seen += count
             on_step(step, in_all)
@@ -331,6 +340,44 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=accelerators):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _frozen(model: nn.Module, trainable: NDArray[np.bool_] | None) -> Iterator[Callable[[], None]]:
+    """Yield what puts frozen coordinates back after a step; whole tensors are not stepped at all.
+
+    Putting them back, unlike masking gradients, also holds against momentum and weight decay.
+    """
+    if trainable is None:
+        yield _restore_nothing
+        return
+    stopped: list[nn.Parameter] = []
+    partly: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+    start = 0
+    for parameter in _trainable(model).values():
+        end = start + parameter.numel()
+        mask = torch.tensor(trainable[start:end], device=parameter.device).reshape(parameter.shape)
+        if not mask.any():
+            parameter.requires_grad_(False)
+            stopped.append(parameter)
+        elif not mask.all():
+            partly.append((parameter, mask, parameter.detach().clone()))
+        start = end
+
+    def restore() -> None:
+        with torch.no_grad():
+            for parameter, mask, before in partly:
+                parameter.copy_(torch.where(mask, parameter, before))
+
+    try:
+        yield restore
+    finally:
+        for parameter in stopped:
+            parameter.requires_grad_(True)
+
+
+def _restore_nothing() -> None:
+    pass
 
 
 def _own_loss(model: nn.Module, batch: Batch) -> Tensor:

@@ -117,9 +117,11 @@ class Trainer(Protocol):
         plan: TrainingPlan,
         seed: int,
         on_step: Callable[[int, int], None],
+        trainable: NDArray[np.bool_] | None = None,
     ) -> TrainingResult:
         """Train from `weights`; the same arguments give the same update.
 
+        Coordinates outside `trainable`, shape (dim,), stay as they are; without it all may change.
         Calls `on_step(steps_done, steps_in_all)` after each step and lets what it raises pass: that
         is how a participant stops. Raises TrainingFailed where training makes no sense.
         """

@@ -120,7 +120,7 @@ def _set(sections: dict[str, Any], name: str, value: Any) -> None:
         kept = {} if value == "sgd" else {"learning_rate": sections[section]["learning_rate"]}
         sections[section] = {"name": value, **kept}
         return
-    if name == "base.name" and value != sections[section]["name"]:
+    if name in ("base.name", "method.name") and value != sections[section]["name"]:
         sections[section] = {"name": value}
         return
     sections[section][setting] = value

@@ -47,6 +47,11 @@ _CHUNK: Final = 65_536
 class Base(Protocol):
     """A point that both ends know, so that only what lies apart from it is sent."""
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether devices draw an adapter, and so have LoRA's A factors without a download."""
+        ...
+
     def initialise(self, layout: AdapterLayout, weights: _Vector) -> _Vector:
         """Return a new task's `weights`, shape (dim,), with what devices draw in its place."""
         ...
@@ -73,6 +78,10 @@ class Base(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroBase:
     """Weights are sent as they are, as the method's authors do."""
+
+    @property
+    def is_drawn(self) -> bool:
+        return False
 
     def initialise(self, layout: AdapterLayout, weights: _Vector) -> _Vector:
         return weights
@@ -104,6 +113,10 @@ class InitialBase:
             raise Refusal(
                 Reason.CONFIGURATION, "base.seed must lie between 0 and 2**63 - 1", field="seed"
             )
+
+    @property
+    def is_drawn(self) -> bool:
+        return True
 
     def draw(self, layout: AdapterLayout) -> _Vector:
         """Return the initial adapter, float32 of shape (dim,)."""

@@ -15,11 +15,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.domain.downloads import device_weights, encode_download, select_download
+from aggregator_service.domain.downloads import (
+    Masters,
+    device_weights,
+    encode_download,
+    select_download,
+)
 from aggregator_service.domain.tasks import TaskConfig
 from client_sdk.trainer import Trainer, TrainingPlan
 from flasc_core.fold import Accumulator
-from flasc_core.methods import UploadRule, apply_upload_rule
+from flasc_core.methods import RoundPlan, UploadRule, apply_upload_rule, trainable_mask
 from flasc_core.wire import DecodeLimits, Encoding, decode, decode_segments, encode, profile_for
 
 __all__ = ["Federation", "Participation", "RoundReport"]
@@ -56,23 +61,29 @@ class Federation:
         self.weights = weights
         self.round_index = 0
         self._state = config.optimizer.init(config.layout.dim)
+        # Versions that later rounds rank by, as soon as there are such rounds.
+        self._ranked: dict[int, NDArray[np.float32]] = {}
 
     def device_weights(self) -> NDArray[np.float32]:
         """Return what devices of the next round start from and score, shape (dim,)."""
-        return device_weights(self.config, self.weights, self.round_index)
+        return device_weights(self.config, self._masters(self._plan_round()))
 
     def run_round(self, cohort: Iterable[Participation]) -> RoundReport:
         """Raises TrainingFailed, and ValueError for an empty cohort; nothing has changed then."""
         config = self.config
         layout = config.layout
-        rule = config.method.upload_rule(layout, self.round_index)
-        download = encode_download(config, select_download(config, self.weights, self.round_index))
+        plan = self._plan_round()
+        rule = plan.upload
+        download = encode_download(config, select_download(config, self._masters(plan)))
         decoded = decode(download, DecodeLimits.of_download(layout.dim))
         start = config.base.start_from(layout, decoded)
+        trainable = trainable_mask(layout, plan.training, decoded.indices)
         total = Accumulator.zeros(layout.dim)
         bytes_up, examples, loss_sum = 0, 0, 0.0
         for number, device in enumerate(cohort):
-            result = device.trainer.train(start, self._plan(), device.seed, _ignore_step)
+            result = device.trainer.train(
+                start, self._training_plan(), device.seed, _ignore_step, trainable
+            )
             payload = self._encode(result.update, rule)
             self._add(total, payload, rule, number, result.examples)
             bytes_up += len(payload)
@@ -90,7 +101,18 @@ class Federation:
             loss_mean=loss_sum / examples,
         )
 
-    def _plan(self) -> TrainingPlan:
+    def _plan_round(self) -> RoundPlan:
+        return self.config.method.plan(self.config.layout, self.round_index)
+
+    def _masters(self, plan: RoundPlan) -> Masters:
+        if plan.ranked_by is None:
+            ranked = None
+        else:
+            # The first round that asks for a version starts from it.
+            ranked = self._ranked.setdefault(plan.ranked_by, self.weights)
+        return Masters(weights=self.weights, round_index=self.round_index, ranked=ranked)
+
+    def _training_plan(self) -> TrainingPlan:
         training = self.config.training
         return TrainingPlan(**{name: getattr(training, name) for name in type(training).__slots__})
 

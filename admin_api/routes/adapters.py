@@ -8,13 +8,13 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
 
-from admin_api.lookup import find_round, find_task, page_of
+from admin_api.lookup import find_task, page_of
 from admin_api.problems import refusals
 from admin_api.routes.tasks import TaskRef
 from admin_api.schemas.adapters import AdapterView
 from admin_api.schemas.common import Page
 from admin_api.services import Limit, NumberCursor, Services, ServicesDep
-from aggregator_service.app.adapter_files import load_weights
+from aggregator_service.app.adapter_files import load_masters
 from aggregator_service.app.export_adapter import Export, WeightsKind
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.tasks import Task
@@ -110,7 +110,7 @@ def get_adapter_folder(
 
 
 def _export(services: Services, reference: str, version: int | Literal["latest"]) -> Export:
-    def body(tx: Transaction) -> tuple[Task, Adapter, int]:
+    def body(tx: Transaction) -> tuple[Task, Adapter]:
         task = find_task(tx, reference)
         if version == "latest":
             adapter = tx.adapters.latest(task.id)
@@ -118,14 +118,11 @@ def _export(services: Services, reference: str, version: int | Literal["latest"]
             adapter = tx.adapters.get(task.id, version)
         if adapter is None:
             raise Refusal(Reason.ADAPTER_UNKNOWN, "the task has no such version", version=version)
-        # The round after the one that published it is the first that may start from it.
-        if adapter.round_id is None:
-            return task, adapter, _FIRST_ROUND
-        return task, adapter, find_round(tx, adapter.round_id).number + 1
+        return task, adapter
 
-    task, adapter, round_number = services.store.read("find_adapter", body)
-    master = load_weights(services.blobs, adapter)
-    return Export(task=task, adapter=adapter, round_number=round_number, master=master)
+    task, adapter = services.store.read("find_adapter", body)
+    masters = load_masters(services.store, services.blobs, task, adapter.version)
+    return Export(task=task, adapter=adapter, masters=masters)
 
 
 def _download(data: bytes, *, name: str, media_type: str, if_none_match: str | None) -> Response:

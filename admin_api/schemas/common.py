@@ -8,13 +8,15 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Digest", "Id", "Input", "Output", "Page", "Seconds", "Time"]
+__all__ = ["Digest", "Id", "Input", "Output", "Page", "Positive", "Seconds", "Time", "Whole"]
 
 T = TypeVar("T")
 
 Id = Annotated[UUID, Field(examples=["7f8c1d52-3c1e-4a7b-9d5b-0e2f6a1c4b8d"])]
 Time = Annotated[datetime, Field(examples=["2026-05-04T10:00:00Z"])]
 Seconds = Annotated[float, Field(ge=0, examples=[12.5])]
+Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Digest = Annotated[
     str,
     Field(

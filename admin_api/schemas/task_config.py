@@ -6,17 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from admin_api.schemas.common import Digest, Input
+from admin_api.schemas.common import Digest, Input, Positive, Whole
+from admin_api.schemas.methods import MethodBody
 from aggregator_service.domain.task_json import config_from_json, config_to_json
 from aggregator_service.domain.tasks import TaskConfig
 from flasc_core.layout import Role
 from flasc_core.wire import Encoding
 
 __all__ = ["TaskConfigBody"]
-
-Density = Annotated[float, Field(gt=0, le=1)]
-Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class TensorBody(Input):
@@ -43,20 +40,6 @@ class TrainingBody(Input):
     max_steps: Whole = Field(default=0, description="0: as many as the epochs give.")
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
-
-
-class FlascBody(Input):
-    """FLASC; dense LoRA at densities of 1."""
-
-    name: Literal["flasc"]
-    download_density: Density = Field(examples=[0.25])
-    upload_density: Density = Field(examples=[0.25])
-    head_density: Density | None = Field(
-        default=None, description="The head ranked alone at this density; null: with the rest."
-    )
-    decay: Density = 1.0
-    decay_every: Positive = 1
-    clip_norm: float = Field(default=0.0, ge=0, description="0: no clipping.")
 
 
 class AdamWBody(Input):
@@ -154,7 +137,7 @@ class TaskConfigBody(Input):
         examples=['{"peft_type": "LORA", "r": 16, "lora_alpha": 16, "target_modules": ["query"]}'],
     )
     training: TrainingBody
-    method: FlascBody
+    method: MethodBody
     optimizer: Annotated[AdamWBody | AdamBody | SgdBody, Field(discriminator="name")]
     policy: PolicyBody
     ending: EndingBody

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from aggregator_service.domain.adapters import Adapter
+from aggregator_service.domain.downloads import Masters
+from aggregator_service.domain.tasks import Task
+from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.server_update import OptimizerState
 
-__all__ = ["load_state", "load_weights", "put_state", "put_weights"]
+__all__ = ["load_masters", "load_state", "load_weights", "put_state", "put_weights"]
 
 
 def put_weights(blobs: BlobStore, task_id: UUID, weights: NDArray[np.float32]) -> tuple[str, bytes]:
@@ -24,6 +27,20 @@ def put_weights(blobs: BlobStore, task_id: UUID, weights: NDArray[np.float32]) -
 def load_weights(blobs: BlobStore, adapter: Adapter) -> NDArray[np.float32]:
     """The float32 master weights, shape (dim,), in layout order."""
     return np.frombuffer(blobs.get(adapter.weights_key), dtype="<f4").astype(np.float32)
+
+
+def load_masters(store: Store, blobs: BlobStore, task: Task, version: int) -> Masters:
+    """What devices of a round that starts from `version` are sent a part of."""
+    ranked_by = task.config.method.plan(task.config.layout, version).ranked_by
+    versions = [version] if ranked_by is None else [version, ranked_by]
+    found = store.read(
+        "find_masters", lambda tx: [tx.adapters.get(task.id, number) for number in versions]
+    )
+    weights = [load_weights(blobs, adapter) for adapter in found if adapter is not None]
+    if len(weights) < len(versions):
+        raise AssertionError("a version is there before a round or a download needs it")
+    ranked = None if ranked_by is None else weights[1]
+    return Masters(weights=weights[0], round_index=version, ranked=ranked)
 
 
 def put_state(blobs: BlobStore, task_id: UUID, state: OptimizerState) -> str:

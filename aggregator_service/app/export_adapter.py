@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from aggregator_service.domain.adapters import Adapter
-from aggregator_service.domain.downloads import device_weights
+from aggregator_service.domain.downloads import Masters, device_weights
 from aggregator_service.domain.tasks import Task
 from flasc_core.layout import AdapterLayout
 
@@ -64,22 +64,17 @@ def peft_name(tensor: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """One adapter version of a task.
-
-    `master` has shape (dim,); `round_number` is that of the first round that may start from this
-    version, in which its download is densest.
-    """
+    """One adapter version of a task."""
 
     task: Task
     adapter: Adapter
-    round_number: int
-    master: NDArray[np.float32]
+    masters: Masters
 
     def weights(self, kind: WeightsKind) -> NDArray[np.float32]:
         """Shape (dim,), in layout order."""
         if kind is WeightsKind.MASTER:
-            return self.master
-        return device_weights(self.task.config, self.master, self.round_number - 1)
+            return self.masters.weights
+        return device_weights(self.task.config, self.masters)
 
     def safetensors(self, kind: WeightsKind) -> bytes:
         return _encode(self.task.config.layout, self.weights(kind))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from aggregator_service.app.adapter_files import load_weights
-from aggregator_service.domain.adapters import Adapter
-from aggregator_service.domain.downloads import downloads_alike, encode_download, select_download
+from aggregator_service.app.adapter_files import load_masters
+from aggregator_service.domain.downloads import encode_download, select_download
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import DownloadFile, Round, RoundState
 from aggregator_service.domain.tasks import Task
@@ -28,11 +27,11 @@ class OpenRound:
     def __call__(self, task: Task, pending: Round) -> None:
         """Encodes the base version's masked weights once for every device. Safe to repeat.
 
-        A round that starts over from the same version, with the same selection, gets the same file.
+        A round that starts over from the same version gets the same file.
         """
-        adapter, before = self.store.read("open_round_look", lambda tx: _look(tx, task, pending))
+        before = self.store.read("open_round_look", lambda tx: _look(tx, task, pending))
         if before is None or before.download is None:
-            download = self._encode(task, pending, adapter)
+            download = self._encode(task, pending)
         else:
             download = before.download
 
@@ -54,9 +53,9 @@ class OpenRound:
 
         self.store.run("open_round", body)
 
-    def _encode(self, task: Task, pending: Round, adapter: Adapter) -> DownloadFile:
-        weights = load_weights(self.blobs, adapter)
-        vector = select_download(task.config, weights, pending.index)
+    def _encode(self, task: Task, pending: Round) -> DownloadFile:
+        masters = load_masters(self.store, self.blobs, task, pending.base_version)
+        vector = select_download(task.config, masters)
         payload = encode_download(task.config, vector)
         digest = sha256(payload).digest()
         key = f"tasks/{task.id}/downloads/{digest.hex()}"
@@ -64,12 +63,7 @@ class OpenRound:
         return DownloadFile(key=key, sha256=digest, size_bytes=len(payload), nnz=vector.nnz)
 
 
-def _look(tx: Transaction, task: Task, pending: Round) -> tuple[Adapter, Round | None]:
-    """The version that the round starts from, and the round before if its download is the same."""
-    adapter = tx.adapters.get(task.id, pending.base_version)
-    if adapter is None:
-        raise AssertionError("a round's base version was published before the round was made")
-    # Rounds of one version follow one another, so that none further back has to be asked.
+def _look(tx: Transaction, task: Task, pending: Round) -> Round | None:
+    """The round before, if it started from the same version."""
     before = tx.rounds.page(task.id, limit=1, before_number=pending.number)
-    alike = (one for one in before if downloads_alike(task.config, one, pending))
-    return adapter, next(alike, None)
+    return next((one for one in before if one.base_version == pending.base_version), None)

@@ -77,7 +77,7 @@ class PublishRound:
             weights_sha256=weights_sha256,
             optimizer_step=state.step,
             optimizer_key=put_state(self.blobs, task.id, state),
-            mask_nnz=count_download(config, folding.index + 1),
+            mask_nnz=count_download(config, folding.base_version + 1),
             divisor=divisor,
             created_at=self.now(),
         )

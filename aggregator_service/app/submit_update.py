@@ -7,6 +7,7 @@ receipt is made after that has committed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,8 +23,9 @@ from aggregator_service.domain.updates import Update, UpdateState
 from aggregator_service.store.base import Lock, Store, Transaction
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal
-from flasc_core.methods import UploadRule
-from flasc_core.wire import DecodeLimits, Part, decode_segments
+from flasc_core.layout import Role
+from flasc_core.methods import UploadRule, check_upload, mask_composition
+from flasc_core.wire import DecodeLimits, decode_segments
 
 __all__ = [
     "Receipt",
@@ -129,14 +131,18 @@ class SubmitUpdate:
 
     def _checked(self, work: Work, header: UpdateHeader, payload: bytes) -> Update:
         config = work.task.config
+        rule = upload_rule(work)
         limits = DecodeLimits(
             dim=config.layout.dim,
-            max_nnz=upload_rule(work).max_count,
+            max_nnz=rule.max_count,
             max_abs_value=config.limits.max_abs_value,
             value_encodings=config.encodings.accepted_values,
         )
         # One segment at a time: all of them, unpacked, take several times the payload's bytes.
-        nnz = sum(map(_count, decode_segments(payload, limits)))
+        composition: Counter[Role] = Counter()
+        for indices, _ in decode_segments(payload, limits):
+            composition.update(mask_composition(config.layout, indices))
+        check_upload(composition, rule)
         update_id = uuid4()
         inline = len(payload) <= INLINE_BYTES
         key = f"rounds/{work.round.id}/updates/{update_id}-{header.payload_sha256.hex()}"
@@ -148,7 +154,7 @@ class SubmitUpdate:
             state=UpdateState.ACCEPTED,
             payload_sha256=header.payload_sha256,
             payload_bytes=len(payload),
-            nnz=nnz,
+            nnz=composition.total(),
             weight=header.weight,
             shard=update_id.int % config.fold_shards,
             accepted_at=self.now(),
@@ -195,11 +201,7 @@ class SubmitUpdate:
 
 
 def upload_rule(work: Work) -> UploadRule:
-    return work.task.config.method.upload_rule(work.task.config.layout, work.round.index)
-
-
-def _count(part: Part) -> int:
-    return part[0].size
+    return work.task.config.method.plan(work.task.config.layout, work.round.index).upload
 
 
 def _check_payload(header: UpdateHeader, payload: bytes) -> None:

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import TaskConfig
+from flasc_core.methods import select
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import encode, profile_for, quantize
 
-__all__ = [
-    "count_download",
-    "device_weights",
-    "downloads_alike",
-    "encode_download",
-    "select_download",
-]
+__all__ = ["Masters", "count_download", "device_weights", "encode_download", "select_download"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masters:
+    """What a round's download is made of: master weights of shape (dim,), float32.
+
+    `ranked` are those of the version that the round's plan is `ranked_by`, None where that is the
+    version itself. `round_index` is the version.
+    """
+
+    weights: NDArray[np.float32]
+    round_index: int
+    ranked: NDArray[np.float32] | None = None
 
 
 def count_download(config: TaskConfig, round_index: int) -> int:
-    """How many values go down, whatever the weights; rounds are from 0."""
-    groups = config.method.download_groups(config.layout, round_index)
-    return sum(group.count for group in groups)
+    """How many values go down, whatever the weights."""
+    return config.method.plan(config.layout, round_index).count_download(config.layout)
 
 
-def downloads_alike(config: TaskConfig, one: Round, other: Round) -> bool:
-    """Whether the two rounds' devices get the same bytes."""
-    groups = config.method.download_groups
-    return one.base_version == other.base_version and groups(config.layout, one.index) == groups(
-        config.layout, other.index
-    )
+def select_download(config: TaskConfig, masters: Masters) -> SparseVector:
+    """Return what goes down, differences where the task has a base.
 
-
-def select_download(
-    config: TaskConfig, weights: NDArray[np.float32], round_index: int
-) -> SparseVector:
-    """Return the part of the master `weights`, shape (dim,), that goes down; rounds are from 0."""
-    differences = config.base.differences(config.layout, weights)
-    return config.method.select_download(config.layout, differences, round_index)
+    A zero under the mask is an explicit zero.
+    """
+    layout = config.layout
+    groups = config.method.plan(layout, masters.round_index).download
+    values = config.base.differences(layout, masters.weights)
+    ranked = values if masters.ranked is None else config.base.differences(layout, masters.ranked)
+    indices = select(layout, ranked, groups)
+    return SparseVector(dim=layout.dim, indices=indices, values=values[indices])
 
 
 def encode_download(config: TaskConfig, selected: SparseVector) -> bytes:
     return encode(selected, profile_for(config.encodings.download))
 
 
-def device_weights(
-    config: TaskConfig, weights: NDArray[np.float32], round_index: int
-) -> NDArray[np.float32]:
+def device_weights(config: TaskConfig, masters: Masters) -> NDArray[np.float32]:
     """Return what devices start from once they have decoded the download, shape (dim,)."""
-    selected = select_download(config, weights, round_index)
-    decoded = quantize(selected, config.encodings.download)
+    decoded = quantize(select_download(config, masters), config.encodings.download)
     return config.base.start_from(config.layout, decoded)

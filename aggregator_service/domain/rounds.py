@@ -168,8 +168,8 @@ class Round:
 
     @property
     def index(self) -> int:
-        """The number counted from 0, as methods count rounds."""
-        return self.number - 1
+        """Rounds as methods count them: one that had to be repeated counts once."""
+        return self.base_version
 
     @property
     def deadline(self) -> datetime | None:

@@ -171,7 +171,7 @@ class TaskConfig:
         self.training.check()
         self.ending.check()
         self.policy.check(limits.largest_cohort)
-        self.method.check(self.layout)
+        self.method.check(self.layout, devices_draw_base=self.base.is_drawn)
         if not 1 <= self.fold_shards <= 64:
             raise Refusal(Reason.CONFIGURATION, "fold_shards must lie between 1 and 64")
         if len(self.base_model.sha256) != 32:

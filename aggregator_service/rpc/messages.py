@@ -168,7 +168,7 @@ def _encode_assignment(result: Assigned, known_task_sha256: bytes) -> pb.Assignm
     task, current, assignment = result.task, result.round, result.assignment
     if current.download is None:
         raise AssertionError("a round with assignments has a download")
-    rule = task.config.method.upload_rule(task.config.layout, current.index)
+    plan = task.config.method.plan(task.config.layout, current.index)
     return pb.Assignment(
         assignment_id=assignment.id.bytes,
         round_id=current.id.bytes,
@@ -180,7 +180,8 @@ def _encode_assignment(result: Assigned, known_task_sha256: bytes) -> pb.Assignm
             sha256=current.download.sha256,
             size_bytes=current.download.size_bytes,
         ),
-        upload_rule=rule.to_message(),
+        upload_rule=plan.upload.to_message(),
+        train_rule=plan.training.to_message(),
         training_seed=assignment.training_seed,
         expires_at=_timestamp(assignment.expires_at),
         purpose=_PURPOSES[current.kind],

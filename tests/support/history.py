@@ -13,6 +13,7 @@ from aggregator_service.app.adapter_files import put_weights
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.assignments import Assignment, AssignmentState
 from aggregator_service.domain.credentials import Device
+from aggregator_service.domain.downloads import count_download
 from aggregator_service.domain.rounds import AbortReason, Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskConfig
 from aggregator_service.store.base import Store
@@ -151,6 +152,5 @@ def _adapter(blobs: BlobStore, task: Task, origin: Round | None) -> Adapter:
     version = 0 if origin is None else origin.base_version + 1
     weights = np.sin(np.arange(dim, dtype=np.float32) + version)
     key, digest = put_weights(blobs, task.id, weights)
-    rounds_before = 0 if origin is None else origin.number
-    selected = task.config.method.select_download(task.config.layout, weights, rounds_before)
-    return an_adapter(task, origin, weights_key=key, weights_sha256=digest, mask_nnz=selected.nnz)
+    mask_nnz = count_download(task.config, version)
+    return an_adapter(task, origin, weights_key=key, weights_sha256=digest, mask_nnz=mask_nnz)

@@ -98,6 +98,7 @@ class NotedTrainer:
         plan: TrainingPlan,
         seed: int,
         on_step: Callable[[int, int], None],
+        trainable: NDArray[np.bool_] | None = None,
     ) -> TrainingResult:
         del plan
         self._note("begun")

@@ -20,7 +20,7 @@ import grpc
 from flasc_core import wire
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout
-from flasc_core.methods import UploadRule
+from flasc_core.methods import TrainRule, UploadRule
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.pb.v1 import task_spec_pb2
 from flasc_core.sparse import SparseVector
@@ -92,6 +92,7 @@ class Peer:
         self.task_spec = task_spec or a_task_spec(layout)
         self.download = wire.encode(start)
         self.purpose = pb.PURPOSE_TRAIN
+        self.train_rule = TrainRule()
         self.rounds = 1
         self.round_number = 0
         self.announced_sha256 = hashlib.sha256(self.download).digest()
@@ -167,6 +168,7 @@ class Peer:
                     size_bytes=self.announced_size_bytes,
                 ),
                 upload_rule=self._rule.to_message(),
+                train_rule=self.train_rule.to_message(),
                 training_seed=7,
                 purpose=self.purpose,
             )

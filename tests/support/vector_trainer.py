@@ -25,7 +25,10 @@ def a_layout(scale: int = 1) -> AdapterLayout:
 
 
 class VectorTrainer:
-    """`steps` steps; `failing` trainings raise first; `scale` sizes the update."""
+    """`steps` steps; `failing` trainings raise first; `scale` sizes the update.
+
+    A `deaf` one trains what should stay frozen.
+    """
 
     def __init__(
         self,
@@ -36,16 +39,20 @@ class VectorTrainer:
         holdout: bool = True,
         scale: float = 1.0,
         failing: int = 0,
+        deaf: bool = False,
     ) -> None:
         self.layout = layout or a_layout()
         self.base_model_sha256 = hashlib.sha256(base).digest()
         self.trained = 0
         self.evaluated: list[NDArray[np.float32]] = []
         self.plans: list[TrainingPlan] = []
+        # What the last training was told to leave alone.
+        self.trainable: NDArray[np.bool_] | None = None
         self._steps = steps
         self._holdout = holdout
         self._scale = np.float32(scale)
         self._failing = failing
+        self._deaf = deaf
 
     def evaluate(self, weights: NDArray[np.float32]) -> Evaluation | None:
         self.evaluated.append(weights.copy())
@@ -57,15 +64,19 @@ class VectorTrainer:
         plan: TrainingPlan,
         seed: int,
         on_step: Callable[[int, int], None],
+        trainable: NDArray[np.bool_] | None = None,
     ) -> TrainingResult:
         self.trained += 1
         self.plans.append(plan)
+        self.trainable = trainable
         if self._failing:
             self._failing -= 1
             raise RuntimeError("the private example 'my diagnosis' does not fit in memory")
         for step in range(1, self._steps + 1):
             on_step(step, self._steps)
         noise = np.random.default_rng((seed, self.trained)).standard_normal(weights.shape)
+        if trainable is not None and not self._deaf:
+            noise[~trainable] = 0
         return TrainingResult(
             update=noise.astype(np.float32) * self._scale,
             examples=20,

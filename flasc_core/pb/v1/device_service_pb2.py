@@ -27,17 +27,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66lasc/v1/device_service.proto\x12\x08\x66lasc.v1\x1a\x15\x66lasc/v1/layout.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\x0e\x43heckInRequest\x12\x11\n\ttask_name\x18\x01 \x01(\t\x12\x19\n\x11known_task_sha256\x18\x02 \x01(\x0c\x12\x1a\n\x12layout_fingerprint\x18\x03 \x01(\x0c\x12\x19\n\x11\x62\x61se_model_sha256\x18\x04 \x01(\x0c\x12\x16\n\x0e\x63lient_version\x18\x05 \x01(\t\"\x9e\x01\n\x0f\x43heckInResponse\x12*\n\nassignment\x18\x01 \x01(\x0b\x32\x14.flasc.v1.AssignmentH\x00\x12-\n\x0cretry_window\x18\x02 \x01(\x0b\x32\x15.flasc.v1.RetryWindowH\x00\x12&\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.flasc.v1.FinishedH\x00\x42\x08\n\x06result\"i\n\x0bRetryWindow\x12,\n\tdelay_min\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tdelay_max\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"!\n\x08\x46inished\x12\x15\n\rfinal_version\x18\x01 \x01(\x04\"\xaf\x02\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x10\n\x08round_id\x18\x02 \x01(\x0c\x12\x14\n\x0cround_number\x18\x03 \x01(\x04\x12\x13\n\x0btask_sha256\x18\x04 \x01(\x0c\x12\x11\n\ttask_spec\x18\x05 \x01(\x0c\x12$\n\x08\x64ownload\x18\x06 \x01(\x0b\x32\x12.flasc.v1.Download\x12)\n\x0bupload_rule\x18\x07 \x01(\x0b\x32\x14.flasc.v1.UploadRule\x12\x15\n\rtraining_seed\x18\x08 \x01(\x04\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07purpose\x18\n \x01(\x0e\x32\x11.flasc.v1.Purpose\"G\n\x08\x44ownload\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"F\n\nUploadRule\x12%\n\x06groups\x18\x01 \x03(\x0b\x32\x15.flasc.v1.KeepLargest\x12\x11\n\tclip_norm\x18\x02 \x01(\x01\"A\n\x0bKeepLargest\x12#\n\x05roles\x18\x01 \x03(\x0e\x32\x14.flasc.v1.TensorRole\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"?\n\x16\x44ownloadAdapterRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"7\n\x17\x44ownloadAdapterResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"V\n\x0fTrainingMetrics\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\x04\x12\x11\n\tloss_mean\x18\x03 \x01(\x01\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\">\n\nEvaluation\x12\x0f\n\x07\x63orrect\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x10\n\x08loss_sum\x18\x03 \x01(\x01\"\xe1\x01\n\x0cUpdateHeader\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x02 \x01(\x0c\x12\x1a\n\x12payload_size_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x64ownload_sha256\x18\x04 \x01(\x0c\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x33\n\x10training_metrics\x18\x06 \x01(\x0b\x32\x19.flasc.v1.TrainingMetrics\x12(\n\nevaluation\x18\x07 \x01(\x0b\x32\x14.flasc.v1.Evaluation\"N\n\x13SubmitUpdateRequest\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x16.flasc.v1.UpdateHeader\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"g\n\x14SubmitUpdateResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.flasc.v1.Receipt\x12+\n\x0cretry_window\x18\x02 \x01(\x0b\x32\x15.flasc.v1.RetryWindow\"o\n\x13StreamUpdateRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.flasc.v1.UpdateHeaderH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.flasc.v1.UpdateChunkH\x00\x42\x06\n\x04part\"+\n\x0bUpdateChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"g\n\x14StreamUpdateResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.flasc.v1.Receipt\x12+\n\x0cretry_window\x18\x02 \x01(\x0b\x32\x15.flasc.v1.RetryWindow\"C\n\x12QueryUploadRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x02 \x01(\x0c\"-\n\x13QueryUploadResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\"\x91\x01\n\x07Receipt\x12\x11\n\tupdate_id\x18\x01 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x02 \x01(\x0c\x12\x17\n\x0fledger_sequence\x18\x03 \x01(\x04\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tduplicate\x18\x05 \x01(\x08\"\x8b\x01\n\x14ReportOutcomeRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\"\n\x07outcome\x18\x02 \x01(\x0e\x32\x11.flasc.v1.Outcome\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12(\n\nevaluation\x18\x04 \x01(\x0b\x32\x14.flasc.v1.Evaluation\"D\n\x15ReportOutcomeResponse\x12+\n\x0cretry_window\x18\x01 \x01(\x0b\x32\x15.flasc.v1.RetryWindow*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_TRAIN\x10\x01\x12\x14\n\x10PURPOSE_EVALUATE\x10\x02*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_GAVE_UP\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_EVALUATED\x10\x03\x32\xe7\x03\n\rDeviceService\x12>\n\x07\x43heckIn\x12\x18.flasc.v1.CheckInRequest\x1a\x19.flasc.v1.CheckInResponse\x12X\n\x0f\x44ownloadAdapter\x12 .flasc.v1.DownloadAdapterRequest\x1a!.flasc.v1.DownloadAdapterResponse0\x01\x12M\n\x0cSubmitUpdate\x12\x1d.flasc.v1.SubmitUpdateRequest\x1a\x1e.flasc.v1.SubmitUpdateResponse\x12O\n\x0cStreamUpdate\x12\x1d.flasc.v1.StreamUpdateRequest\x1a\x1e.flasc.v1.StreamUpdateResponse(\x01\x12J\n\x0bQueryUpload\x12\x1c.flasc.v1.QueryUploadRequest\x1a\x1d.flasc.v1.QueryUploadResponse\x12P\n\rReportOutcome\x12\x1e.flasc.v1.ReportOutcomeRequest\x1a\x1f.flasc.v1.ReportOutcomeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66lasc/v1/device_service.proto\x12\x08\x66lasc.v1\x1a\x15\x66lasc/v1/layout.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\x0e\x43heckInRequest\x12\x11\n\ttask_name\x18\x01 \x01(\t\x12\x19\n\x11known_task_sha256\x18\x02 \x01(\x0c\x12\x1a\n\x12layout_fingerprint\x18\x03 \x01(\x0c\x12\x19\n\x11\x62\x61se_model_sha256\x18\x04 \x01(\x0c\x12\x16\n\x0e\x63lient_version\x18\x05 \x01(\t\"\x9e\x01\n\x0f\x43heckInResponse\x12*\n\nassignment\x18\x01 \x01(\x0b\x32\x14.flasc.v1.AssignmentH\x00\x12-\n\x0cretry_window\x18\x02 \x01(\x0b\x32\x15.flasc.v1.RetryWindowH\x00\x12&\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.flasc.v1.FinishedH\x00\x42\x08\n\x06result\"i\n\x0bRetryWindow\x12,\n\tdelay_min\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tdelay_max\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"!\n\x08\x46inished\x12\x15\n\rfinal_version\x18\x01 \x01(\x04\"\xd8\x02\n\nAssignment\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x10\n\x08round_id\x18\x02 \x01(\x0c\x12\x14\n\x0cround_number\x18\x03 \x01(\x04\x12\x13\n\x0btask_sha256\x18\x04 \x01(\x0c\x12\x11\n\ttask_spec\x18\x05 \x01(\x0c\x12$\n\x08\x64ownload\x18\x06 \x01(\x0b\x32\x12.flasc.v1.Download\x12)\n\x0bupload_rule\x18\x07 \x01(\x0b\x32\x14.flasc.v1.UploadRule\x12\x15\n\rtraining_seed\x18\x08 \x01(\x04\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x07purpose\x18\n \x01(\x0e\x32\x11.flasc.v1.Purpose\x12\'\n\ntrain_rule\x18\x0b \x01(\x0b\x32\x13.flasc.v1.TrainRule\"P\n\tTrainRule\x12*\n\x0c\x66rozen_roles\x18\x01 \x03(\x0e\x32\x14.flasc.v1.TensorRole\x12\x17\n\x0f\x64ownloaded_only\x18\x02 \x01(\x08\"G\n\x08\x44ownload\x12\x17\n\x0f\x61\x64\x61pter_version\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"F\n\nUploadRule\x12%\n\x06groups\x18\x01 \x03(\x0b\x32\x15.flasc.v1.KeepLargest\x12\x11\n\tclip_norm\x18\x02 \x01(\x01\"A\n\x0bKeepLargest\x12#\n\x05roles\x18\x01 \x03(\x0e\x32\x14.flasc.v1.TensorRole\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"?\n\x16\x44ownloadAdapterRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"7\n\x17\x44ownloadAdapterResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"V\n\x0fTrainingMetrics\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\x04\x12\x11\n\tloss_mean\x18\x03 \x01(\x01\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\">\n\nEvaluation\x12\x0f\n\x07\x63orrect\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x10\n\x08loss_sum\x18\x03 \x01(\x01\"\xe1\x01\n\x0cUpdateHeader\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x02 \x01(\x0c\x12\x1a\n\x12payload_size_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x64ownload_sha256\x18\x04 \x01(\x0c\x12\x0e\n\x06weight\x18\x05 \x01(\r\x12\x33\n\x10training_metrics\x18\x06 \x01(\x0b\x32\x19.flasc.v1.TrainingMetrics\x12(\n\nevaluation\x18\x07 \x01(\x0b\x32\x14.flasc.v1.Evaluation\"N\n\x13SubmitUpdateRequest\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x16.flasc.v1.UpdateHeader\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"g\n\x14SubmitUpdateResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.flasc.v1.Receipt\x12+\n\x0cretry_window\x18\x02 \x01(\x0b\x32\x15.flasc.v1.RetryWindow\"o\n\x13StreamUpdateRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.flasc.v1.UpdateHeaderH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.flasc.v1.UpdateChunkH\x00\x42\x06\n\x04part\"+\n\x0bUpdateChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"g\n\x14StreamUpdateResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.flasc.v1.Receipt\x12+\n\x0cretry_window\x18\x02 \x01(\x0b\x32\x15.flasc.v1.RetryWindow\"C\n\x12QueryUploadRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x02 \x01(\x0c\"-\n\x13QueryUploadResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\"\x91\x01\n\x07Receipt\x12\x11\n\tupdate_id\x18\x01 \x01(\x0c\x12\x16\n\x0epayload_sha256\x18\x02 \x01(\x0c\x12\x17\n\x0fledger_sequence\x18\x03 \x01(\x04\x12/\n\x0b\x61\x63\x63\x65pted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tduplicate\x18\x05 \x01(\x08\"\x8b\x01\n\x14ReportOutcomeRequest\x12\x15\n\rassignment_id\x18\x01 \x01(\x0c\x12\"\n\x07outcome\x18\x02 \x01(\x0e\x32\x11.flasc.v1.Outcome\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12(\n\nevaluation\x18\x04 \x01(\x0b\x32\x14.flasc.v1.Evaluation\"D\n\x15ReportOutcomeResponse\x12+\n\x0cretry_window\x18\x01 \x01(\x0b\x32\x15.flasc.v1.RetryWindow*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_TRAIN\x10\x01\x12\x14\n\x10PURPOSE_EVALUATE\x10\x02*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_GAVE_UP\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_EVALUATED\x10\x03\x32\xe7\x03\n\rDeviceService\x12>\n\x07\x43heckIn\x12\x18.flasc.v1.CheckInRequest\x1a\x19.flasc.v1.CheckInResponse\x12X\n\x0f\x44ownloadAdapter\x12 .flasc.v1.DownloadAdapterRequest\x1a!.flasc.v1.DownloadAdapterResponse0\x01\x12M\n\x0cSubmitUpdate\x12\x1d.flasc.v1.SubmitUpdateRequest\x1a\x1e.flasc.v1.SubmitUpdateResponse\x12O\n\x0cStreamUpdate\x12\x1d.flasc.v1.StreamUpdateRequest\x1a\x1e.flasc.v1.StreamUpdateResponse(\x01\x12J\n\x0bQueryUpload\x12\x1c.flasc.v1.QueryUploadRequest\x1a\x1d.flasc.v1.QueryUploadResponse\x12P\n\rReportOutcome\x12\x1e.flasc.v1.ReportOutcomeRequest\x1a\x1f.flasc.v1.ReportOutcomeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flasc.v1.device_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURPOSE']._serialized_start=2522
-  _globals['_PURPOSE']._serialized_end=2597
-  _globals['_OUTCOME']._serialized_start=2599
-  _globals['_OUTCOME']._serialized_end=2697
+  _globals['_PURPOSE']._serialized_start=2645
+  _globals['_PURPOSE']._serialized_end=2720
+  _globals['_OUTCOME']._serialized_start=2722
+  _globals['_OUTCOME']._serialized_end=2820
   _globals['_CHECKINREQUEST']._serialized_start=132
   _globals['_CHECKINREQUEST']._serialized_end=273
   _globals['_CHECKINRESPONSE']._serialized_start=276
@@ -47,43 +47,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINISHED']._serialized_start=543
   _globals['_FINISHED']._serialized_end=576
   _globals['_ASSIGNMENT']._serialized_start=579
-  _globals['_ASSIGNMENT']._serialized_end=882
-  _globals['_DOWNLOAD']._serialized_start=884
-  _globals['_DOWNLOAD']._serialized_end=955
-  _globals['_UPLOADRULE']._serialized_start=957
-  _globals['_UPLOADRULE']._serialized_end=1027
-  _globals['_KEEPLARGEST']._serialized_start=1029
-  _globals['_KEEPLARGEST']._serialized_end=1094
-  _globals['_DOWNLOADADAPTERREQUEST']._serialized_start=1096
-  _globals['_DOWNLOADADAPTERREQUEST']._serialized_end=1159
-  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_start=1161
-  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_end=1216
-  _globals['_TRAININGMETRICS']._serialized_start=1218
-  _globals['_TRAININGMETRICS']._serialized_end=1304
-  _globals['_EVALUATION']._serialized_start=1306
-  _globals['_EVALUATION']._serialized_end=1368
-  _globals['_UPDATEHEADER']._serialized_start=1371
-  _globals['_UPDATEHEADER']._serialized_end=1596
-  _globals['_SUBMITUPDATEREQUEST']._serialized_start=1598
-  _globals['_SUBMITUPDATEREQUEST']._serialized_end=1676
-  _globals['_SUBMITUPDATERESPONSE']._serialized_start=1678
-  _globals['_SUBMITUPDATERESPONSE']._serialized_end=1781
-  _globals['_STREAMUPDATEREQUEST']._serialized_start=1783
-  _globals['_STREAMUPDATEREQUEST']._serialized_end=1894
-  _globals['_UPDATECHUNK']._serialized_start=1896
-  _globals['_UPDATECHUNK']._serialized_end=1939
-  _globals['_STREAMUPDATERESPONSE']._serialized_start=1941
-  _globals['_STREAMUPDATERESPONSE']._serialized_end=2044
-  _globals['_QUERYUPLOADREQUEST']._serialized_start=2046
-  _globals['_QUERYUPLOADREQUEST']._serialized_end=2113
-  _globals['_QUERYUPLOADRESPONSE']._serialized_start=2115
-  _globals['_QUERYUPLOADRESPONSE']._serialized_end=2160
-  _globals['_RECEIPT']._serialized_start=2163
-  _globals['_RECEIPT']._serialized_end=2308
-  _globals['_REPORTOUTCOMEREQUEST']._serialized_start=2311
-  _globals['_REPORTOUTCOMEREQUEST']._serialized_end=2450
-  _globals['_REPORTOUTCOMERESPONSE']._serialized_start=2452
-  _globals['_REPORTOUTCOMERESPONSE']._serialized_end=2520
-  _globals['_DEVICESERVICE']._serialized_start=2700
-  _globals['_DEVICESERVICE']._serialized_end=3187
+  _globals['_ASSIGNMENT']._serialized_end=923
+  _globals['_TRAINRULE']._serialized_start=925
+  _globals['_TRAINRULE']._serialized_end=1005
+  _globals['_DOWNLOAD']._serialized_start=1007
+  _globals['_DOWNLOAD']._serialized_end=1078
+  _globals['_UPLOADRULE']._serialized_start=1080
+  _globals['_UPLOADRULE']._serialized_end=1150
+  _globals['_KEEPLARGEST']._serialized_start=1152
+  _globals['_KEEPLARGEST']._serialized_end=1217
+  _globals['_DOWNLOADADAPTERREQUEST']._serialized_start=1219
+  _globals['_DOWNLOADADAPTERREQUEST']._serialized_end=1282
+  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_start=1284
+  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_end=1339
+  _globals['_TRAININGMETRICS']._serialized_start=1341
+  _globals['_TRAININGMETRICS']._serialized_end=1427
+  _globals['_EVALUATION']._serialized_start=1429
+  _globals['_EVALUATION']._serialized_end=1491
+  _globals['_UPDATEHEADER']._serialized_start=1494
+  _globals['_UPDATEHEADER']._serialized_end=1719
+  _globals['_SUBMITUPDATEREQUEST']._serialized_start=1721
+  _globals['_SUBMITUPDATEREQUEST']._serialized_end=1799
+  _globals['_SUBMITUPDATERESPONSE']._serialized_start=1801
+  _globals['_SUBMITUPDATERESPONSE']._serialized_end=1904
+  _globals['_STREAMUPDATEREQUEST']._serialized_start=1906
+  _globals['_STREAMUPDATEREQUEST']._serialized_end=2017
+  _globals['_UPDATECHUNK']._serialized_start=2019
+  _globals['_UPDATECHUNK']._serialized_end=2062
+  _globals['_STREAMUPDATERESPONSE']._serialized_start=2064
+  _globals['_STREAMUPDATERESPONSE']._serialized_end=2167
+  _globals['_QUERYUPLOADREQUEST']._serialized_start=2169
+  _globals['_QUERYUPLOADREQUEST']._serialized_end=2236
+  _globals['_QUERYUPLOADRESPONSE']._serialized_start=2238
+  _globals['_QUERYUPLOADRESPONSE']._serialized_end=2283
+  _globals['_RECEIPT']._serialized_start=2286
+  _globals['_RECEIPT']._serialized_end=2431
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_start=2434
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_end=2573
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_start=2575
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_end=2643
+  _globals['_DEVICESERVICE']._serialized_start=2823
+  _globals['_DEVICESERVICE']._serialized_end=3310
 # @@protoc_insertion_point(module_scope)

@@ -68,7 +68,7 @@ class Finished(_message.Message):
     def __init__(self, final_version: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("assignment_id", "round_id", "round_number", "task_sha256", "task_spec", "download", "upload_rule", "training_seed", "expires_at", "purpose")
+    __slots__ = ("assignment_id", "round_id", "round_number", "task_sha256", "task_spec", "download", "upload_rule", "training_seed", "expires_at", "purpose", "train_rule")
     ASSIGNMENT_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class Assignment(_message.Message):
     TRAINING_SEED_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_RULE_FIELD_NUMBER: _ClassVar[int]
     assignment_id: bytes
     round_id: bytes
     round_number: int
@@ -89,7 +90,16 @@ class Assignment(_message.Message):
     training_seed: int
     expires_at: _timestamp_pb2.Timestamp
     purpose: Purpose
-    def __init__(self, assignment_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., round_number: _Optional[int] = ..., task_sha256: _Optional[bytes] = ..., task_spec: _Optional[bytes] = ..., download: _Optional[_Union[Download, _Mapping]] = ..., upload_rule: _Optional[_Union[UploadRule, _Mapping]] = ..., training_seed: _Optional[int] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ...) -> None: ...
+    train_rule: TrainRule
+    def __init__(self, assignment_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., round_number: _Optional[int] = ..., task_sha256: _Optional[bytes] = ..., task_spec: _Optional[bytes] = ..., download: _Optional[_Union[Download, _Mapping]] = ..., upload_rule: _Optional[_Union[UploadRule, _Mapping]] = ..., training_seed: _Optional[int] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., train_rule: _Optional[_Union[TrainRule, _Mapping]] = ...) -> None: ...
+
+class TrainRule(_message.Message):
+    __slots__ = ("frozen_roles", "downloaded_only")
+    FROZEN_ROLES_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOADED_ONLY_FIELD_NUMBER: _ClassVar[int]
+    frozen_roles: _containers.RepeatedScalarFieldContainer[_layout_pb2.TensorRole]
+    downloaded_only: bool
+    def __init__(self, frozen_roles: _Optional[_Iterable[_Union[_layout_pb2.TensorRole, str]]] = ..., downloaded_only: bool = ...) -> None: ...
 
 class Download(_message.Message):
     __slots__ = ("adapter_version", "sha256", "size_bytes")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from aggregator_service.app.import_adapter import read_adapter
+from aggregator_service.domain.downloads import Masters, select_download
 from aggregator_service.domain.tasks import TaskConfig
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
@@ -89,7 +90,7 @@ def test_peft_loads_an_exported_folder_tensor_by_tensor(
         archive.extractall(tmp_path)
     model = peft.PeftModel.from_pretrained(a_base_model(), str(tmp_path), is_trainable=True)
 
-    masked = config.method.select_download(layout, weights, 1).to_dense()
+    masked = select_download(config, Masters(weights=weights, round_index=0)).to_dense()
     wanted = layout.split(masked if kind == "masked" else weights)
     loaded = {name: tensor.detach().numpy() for name, tensor in trainable(model).items()}
     assert loaded.keys() == wanted.keys()

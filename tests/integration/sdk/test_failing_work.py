@@ -19,6 +19,8 @@ from client_sdk.events import (
     Trained,
 )
 from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import Role
+from flasc_core.methods import TrainRule
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.support.scripted_service import Fault, Peer, a_task_spec
 from tests.support.vector_trainer import VectorTrainer, a_layout
@@ -61,6 +63,15 @@ def test_an_update_that_the_task_would_refuse_is_never_sent(
 
     assert len(peer.payloads) == accepted
     assert len(peer.outcomes) == 1 - accepted
+
+
+def test_an_update_of_what_should_be_frozen_is_never_sent(peer: Peer, join: Join) -> None:
+    peer.train_rule = TrainRule(frozen_roles=frozenset({Role.LORA_A}))
+    with join(trainer=VectorTrainer(deaf=True)) as participant:
+        participant.step()
+
+    assert not peer.payloads
+    assert [outcome.outcome for outcome in peer.outcomes] == [pb.OUTCOME_FAILED]
 
 
 @pytest.mark.parametrize(("factor", "accepted"), [(1.0, 1), (0.999, 0)])

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from aggregator_service.app.adapter_files import load_weights
+from aggregator_service.app.adapter_files import load_masters, load_weights
 from aggregator_service.app.export_adapter import Export, WeightsKind
 from aggregator_service.domain.tasks import Encodings, Task
 from flasc_core.errors import Reason
@@ -75,8 +75,8 @@ def test_what_is_exported_as_masked_is_what_devices_decode(live: LiveService) ->
     payload = device.download(device.assignment("a-task"))
     limits = DecodeLimits(dim=24, max_nnz=24, max_abs_value=64.0)
     initial = adapters_of(live.store, task)[-1]
-    master = load_weights(live.blobs, initial)
-    export = Export(task=task, adapter=initial, round_number=1, master=master)
+    masters = load_masters(live.store, live.blobs, task, 0)
+    export = Export(task=task, adapter=initial, masters=masters)
     masked = export.weights(WeightsKind.MASKED)
     assert np.array_equal(masked, decode(payload, limits).to_dense())
-    assert not np.array_equal(masked[masked != 0], master[masked != 0])
+    assert not np.array_equal(masked[masked != 0], masters.weights[masked != 0])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,17 @@ from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import Evaluation, Participant, StepOutcome, TrainingPlan, TrainingResult
 from flasc_core.base import Base, InitialBase, ZeroBase
-from flasc_core.methods import Flasc
+from flasc_core.methods import (
+    AdapterLth,
+    FederatedSelect,
+    FfaLora,
+    Flasc,
+    HeadOnly,
+    HetLora,
+    Method,
+    RoLora,
+    SparseAdapter,
+)
 from flasc_core.wire import Encoding
 from flasc_sim.federation import Federation, Participation
 from tests.builders import a_policy
@@ -49,10 +60,13 @@ class PullTrainer:
         plan: TrainingPlan,
         seed: int,
         on_step: Callable[[int, int], None],
+        trainable: NDArray[np.bool_] | None = None,
     ) -> TrainingResult:
         self.seeds.append(seed)
         point = np.random.default_rng(seed).standard_normal(weights.shape, dtype=np.float32)
         update = (point - weights) * np.float32(plan.learning_rate)
+        if trainable is not None:
+            update[~trainable] = 0
         return TrainingResult(
             update=update, examples=self.examples, steps=1, loss_mean=0.5, seconds=1.0
         )
@@ -65,24 +79,54 @@ def test_the_live_service_publishes_what_the_federation_computes(
     sqlite_store: Store, tmp_path: Path, encoding: str, density: float, base: Base, max_weight: int
 ) -> None:
     chosen = Encoding.parse(encoding)
+    check_parity(
+        sqlite_store,
+        tmp_path,
+        method=Flasc(download_density=density, upload_density=density),
+        encodings=Encodings(download=chosen, updates=(chosen,)),
+        base=base,
+        limits=UpdateLimits(max_weight=max_weight, largest_cohort=100),
+    )
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Flasc(download_density=0.5, upload_density=0.25, head_density=1.0, decay=0.5),
+        SparseAdapter(density=0.25),
+        AdapterLth(density=0.5, decay=0.5),
+        FederatedSelect(density=0.25, head_density=1.0),
+        HetLora(rank=2),
+        HetLora(rank=2, order="norm"),
+        FfaLora(upload_density=0.5),
+        RoLora(),
+        HeadOnly(),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_every_method_is_the_same_in_the_service_and_in_process(
+    sqlite_store: Store, tmp_path: Path, method: Method
+) -> None:
+    check_parity(sqlite_store, tmp_path, method=method, base=InitialBase(seed=5))
+
+
+def check_parity(store: Store, folder: Path, *, base: Base, **settings: Any) -> None:
     start = base.initialise(LAYOUT, np.linspace(-1, 1, LAYOUT.dim, dtype=np.float32))
     trainers = [PullTrainer(examples) for examples in EXAMPLES]
-    with live_service(sqlite_store, FolderBlobs(tmp_path / "blobs")) as service:
+    with live_service(store, FolderBlobs(folder / "blobs")) as service:
         task = service.create_task(
             weights=start,
             layout=LAYOUT,
             base_model=BaseModel(name="tiny", sha256=PullTrainer.base_model_sha256),
-            method=Flasc(download_density=density, upload_density=density),
             policy=a_policy(goal=len(EXAMPLES), quorum=1, retry_min=timedelta(0)),
             ending=Ending(rounds=ROUNDS, final_evaluation=False),
-            encodings=Encodings(download=chosen, updates=(chosen,)),
             base=base,
-            limits=UpdateLimits(max_weight=max_weight, largest_cohort=100),
+            **settings,
         )
         credentials = [service.device().credential for _ in trainers]
         for _ in range(ROUNDS):
             for trainer, credential in zip(trainers, credentials, strict=True):
-                take_part(service.port, trainer, credential, tmp_path)
+                take_part(service.port, trainer, credential, folder)
             service.settle()
         published = [adapter.weights_sha256 for adapter in adapters_of(service.store, task)]
 

@@ -378,7 +378,7 @@ def test_the_largest_stream_is_the_rule_s(service: LiveService) -> None:
     device = service.device()
     given = device.assignment(TASK)
     config = a_config()
-    rule = config.method.upload_rule(config.layout, 0)
+    rule = config.method.plan(config.layout, 0).upload
     assert payload_limit(rule) == LIMIT
     header = header_for(given, PAYLOAD)
     parts = [announced(header, LIMIT).SerializeToString()]

@@ -13,15 +13,20 @@ import pytest
 from safetensors.numpy import load
 
 from aggregator_service.app.export_adapter import Export, WeightsKind, peft_name
+from aggregator_service.domain.downloads import Masters
 from flasc_core.methods import Flasc
 from tests.builders import a_config, a_task, an_adapter
 
 MASTER = np.arange(1, 25, dtype=np.float32)
 
 
+def masters_of(version: int) -> Masters:
+    return Masters(weights=MASTER, round_index=version)
+
+
 def an_export(**changes: object) -> Export:
     task = a_task(name="a-task")
-    export = Export(task=task, adapter=an_adapter(task), round_number=1, master=MASTER)
+    export = Export(task=task, adapter=an_adapter(task), masters=masters_of(0))
     return replace(export, **changes)  # type: ignore[arg-type]
 
 
@@ -51,8 +56,10 @@ def test_the_mask_is_that_of_the_round_that_starts_from_the_version() -> None:
     task = a_task(config=a_config(method=method))
 
     nonzeros = [
-        np.count_nonzero(an_export(task=task, round_number=n).weights(WeightsKind.MASKED))
-        for n in (1, 2, 3)
+        np.count_nonzero(
+            an_export(task=task, masters=masters_of(version)).weights(WeightsKind.MASKED)
+        )
+        for version in (0, 1, 2)
     ]
 
     assert nonzeros == [12, 6, 3]

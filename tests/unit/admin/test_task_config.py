@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
+from admin_api.schemas import methods
 from admin_api.schemas import task_config as schema
 from aggregator_service.domain.rounds import RoundPolicy
 from aggregator_service.domain.task_json import config_to_json, policy_to_json
 from aggregator_service.domain.tasks import Ending, TrainingPlan, UpdateLimits
-from flasc_core import methods, server_update
-from flasc_core.methods import Flasc, method_from_json
+from flasc_core import server_update
+from flasc_core.base import InitialBase
+from flasc_core.methods import (
+    METHODS,
+    AdapterLth,
+    FederatedSelect,
+    FfaLora,
+    Flasc,
+    HeadOnly,
+    HetLora,
+    RoLora,
+    SparseAdapter,
+)
 from flasc_core.server_update import Adam, AdamW, Sgd, optimizer_from_json
 from tests.builders import a_config
 
@@ -36,7 +48,13 @@ def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
             schema.PolicyBody,
             policy_to_json(RoundPolicy(goal=1, quorum=1, window=timedelta(seconds=1))),
         ),
-        (schema.FlascBody, Flasc(download_density=1, upload_density=1).to_json()),
+        (methods.FlascBody, Flasc(download_density=1, upload_density=1).to_json()),
+        (methods.SparseAdapterBody, SparseAdapter(density=1).to_json()),
+        (methods.AdapterLthBody, AdapterLth().to_json()),
+        (methods.FederatedSelectBody, FederatedSelect(density=1).to_json()),
+        (methods.HetLoraBody, HetLora(rank=1).to_json()),
+        (methods.FfaLoraBody, FfaLora().to_json()),
+        (methods.RoLoraBody, RoLora().to_json()),
         (schema.AdamWBody, AdamW(learning_rate=1).to_json()),
         (schema.AdamBody, Adam(learning_rate=1).to_json()),
         (schema.SgdBody, Sgd().to_json()),
@@ -53,9 +71,9 @@ def test_a_default_of_the_api_is_the_default_of_the_domain(
 
 
 def test_every_method_and_optimizer_of_the_domain_can_be_asked_for() -> None:
-    assert {"flasc"} == set(methods._READERS)
+    bodies = get_args(get_args(methods.MethodBody)[0])
+    assert {get_args(body.model_fields["name"].annotation)[0] for body in bodies} == set(METHODS)
     assert {"adam", "adamw", "sgd"} == set(server_update._READERS)
-    assert method_from_json({"name": "flasc", "download_density": 1, "upload_density": 1})
     assert optimizer_from_json({"name": "adam", "learning_rate": 1})
 
 
@@ -65,6 +83,13 @@ def test_every_method_and_optimizer_of_the_domain_can_be_asked_for() -> None:
         {},
         {"optimizer": Sgd(learning_rate=0.5, momentum=0.9)},
         {"method": Flasc(download_density=1, upload_density=0.1, head_density=1.0)},
+        {"method": SparseAdapter(density=0.25, head_density=1.0)},
+        {"method": AdapterLth(decay=0.5, decay_every=3)},
+        {"method": FederatedSelect(density=0.5)},
+        {"method": HetLora(rank=1, order="norm")},
+        {"method": FfaLora(upload_density=0.5), "base": InitialBase(seed=3)},
+        {"method": RoLora(download_density=0.25)},
+        {"method": HeadOnly()},
         {"fold_shards": 4, "limits": UpdateLimits(max_weight=8, largest_cohort=128)},
         {"ending": Ending(rounds=3, target_accuracy=0.9, final_evaluation=False)},
     ],

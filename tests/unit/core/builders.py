@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
+from flasc_core.methods import Method, select
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
@@ -38,6 +39,14 @@ def a_vector(
         indices=np.array(indices, dtype=np.int64),
         values=np.array(values, dtype=np.float32),
     )
+
+
+def selected_by(
+    method: Method, layout: AdapterLayout, weights: NDArray[np.float32], round_index: int = 0
+) -> SparseVector:
+    """What goes down of `weights`, where nothing else ranks them."""
+    indices = select(layout, weights, method.plan(layout, round_index).download)
+    return SparseVector(dim=layout.dim, indices=indices, values=weights[indices])
 
 
 def limits_of(

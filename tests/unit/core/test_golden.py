@@ -19,7 +19,7 @@ from flasc_core.methods import Flasc, apply_upload_rule
 from flasc_core.server_update import AdamW, ServerOptimizer, Sgd
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import decode, encode
-from tests.unit.core.builders import limits_of
+from tests.unit.core.builders import limits_of, selected_by
 
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "vectors" / "flasc_golden.json").read_text(encoding="utf-8")
@@ -70,11 +70,11 @@ def test_two_rounds_match_the_reference(name: str) -> None:
     weights = np.array(GOLDEN["P0"], dtype=np.float32)
     state = variant.optimizer.init(layout.dim)
     for number, expected in enumerate(GOLDEN["cases"][name]):
-        download = over_the_wire(method.select_download(layout, weights, number))
+        download = over_the_wire(selected_by(method, layout, weights, number))
         assert download.indices.tolist() == expected["mask_idx"]
         assert download.to_dense() == pytest.approx(expected["x0"], abs=TOLERANCE)
 
-        rule = method.upload_rule(layout, number)
+        rule = method.plan(layout, number).upload
         accumulator = Accumulator.zeros(layout.dim)
         devices = GOLDEN["local_deltas"][number]
         for device, delta in enumerate(devices):

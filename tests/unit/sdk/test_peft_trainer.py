@@ -228,6 +228,39 @@ def test_all_of_the_adapter_trains_though_most_of_the_download_is_zero() -> None
         assert np.any(result.update[layout.indices_of([role])])
 
 
+@pytest.mark.parametrize("frozen", [[Role.LORA_A], [Role.LORA_A, Role.LORA_B], [Role.HEAD]])
+def test_roles_that_do_not_train_stay_as_they_are(frozen: list[Role]) -> None:
+    model = a_peft_model()
+    layout = adapter_layout(model)
+    trainable = np.ones(layout.dim, dtype=np.bool_)
+    trainable[layout.indices_of(frozen)] = False
+    plan = replace(PLAN, weight_decay=0.01)
+    result = PeftTrainer(model, Examples()).train(start_of(model), plan, 5, ignore_steps, trainable)
+    assert not result.update[~trainable].any()
+    for role in set(Role) - set(frozen):
+        assert result.update[layout.indices_of([role])].any()
+    # The next assignment may train all of it.
+    assert adapter_layout(model) == layout
+
+
+def test_single_coordinates_stay_as_they_are_against_momentum_and_weight_decay() -> None:
+    model = a_peft_model()
+    trainable = np.random.default_rng(1).random(adapter_layout(model).dim) < 0.5
+    plan = replace(PLAN, weight_decay=0.01)
+    trainer = PeftTrainer(model, Examples())
+    result = trainer.train(start_of(model), plan, 5, ignore_steps, trainable)
+    assert not result.update[~trainable].any()
+    assert result.update[trainable].any()
+
+
+def test_a_mask_that_lets_everything_train_changes_nothing() -> None:
+    model = a_peft_model(dropout=0.5)
+    everything = np.ones(adapter_layout(model).dim, dtype=np.bool_)
+    trainer = PeftTrainer(model, Examples())
+    masked = trainer.train(start_of(model), PLAN, 5, ignore_steps, everything)
+    assert masked.update.tobytes() == trained(model).update.tobytes()
+
+
 def test_a_coordinate_that_training_never_touches_is_exactly_zero() -> None:
     config = LoraConfig(r=2, target_modules=["embed"], modules_to_save=["classifier"])
     model = get_peft_model(a_base_model(), config)
