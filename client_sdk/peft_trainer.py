@@ -28,7 +28,9 @@ from client_sdk.trainer import Evaluation, TrainingPlan, TrainingResult
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 
 __all__ = [
+    "Batch",
     "Collate",
+    "Count",
     "Loss",
     "PeftTrainer",
     "Predict",
@@ -42,6 +44,7 @@ __all__ = [
 Batch: TypeAlias = Mapping[str, Tensor]
 Loss: TypeAlias = Callable[[nn.Module, Batch], Tensor]
 Predict: TypeAlias = Callable[[nn.Module, Batch], Tensor]
+Count: TypeAlias = Callable[[Tensor, Tensor], tuple[int, int]]
 Collate: TypeAlias = Callable[[list[Any]], Batch]
 
 # What Hugging Face models leave out of their loss.
@@ -54,10 +57,11 @@ class PeftTrainer:
 
     Batches are mappings of tensors. `loss(model, batch)` is the mean over the batch, by default the
     model's own; `predict(model, batch)` has the shape of batch["labels"], by default the argmax of
-    the logits, and labels of -100 do not count. All of the adapter trains, densely, by fresh SGD
-    with momentum each time. As in the method's reference code the base model stays in evaluation
-    mode while LoRA dropout is active (arXiv 2406.05233). Training leaves the trained weights in
-    `model`; the update is relative to the weights that were given, bit for bit.
+    the logits, and labels of -100 do not count. `count(predictions, labels)` is a batch's share of
+    correct and total, for scores that are no accuracy. All of the adapter trains, densely, by fresh
+    SGD with momentum each time. As in the method's reference code the base model stays in
+    evaluation mode while LoRA dropout is active (arXiv 2406.05233). Training leaves the trained
+    weights in `model`; the update is relative to the weights that were given, bit for bit.
 
     `base_model_sha256` spares the hashing where the app knows the digest of the file it loaded.
     """
@@ -70,6 +74,7 @@ class PeftTrainer:
         *,
         loss: Loss | None = None,
         predict: Predict | None = None,
+        count: Count | None = None,
         collate: Collate | None = None,
         device: str = "cpu",
         base_model_sha256: bytes | None = None,
@@ -80,6 +85,7 @@ class PeftTrainer:
         self._holdout_dataset: Final = holdout_dataset
         self._loss: Final = loss
         self._predict: Final = predict
+        self._count: Final = count or _count_equal
         self._collate: Final = collate
         self._device: Final = torch.device(device)
         self._base_model_sha256 = base_model_sha256
@@ -105,17 +111,16 @@ class PeftTrainer:
         with torch.inference_mode():
             for batch in self._batches(self._holdout_dataset, _EVALUATION_BATCH, None):
                 labels = batch["labels"]
-                counted = labels != _IGNORED_LABEL
                 loss, predicted = self._score(batch)
                 if predicted.shape != labels.shape:
                     raise TrainingFailed(
                         f"predictions have shape {tuple(predicted.shape)}, labels "
                         f"{tuple(labels.shape)}; give the trainer a predict function"
                     )
-                count = int(counted.sum())
-                correct += int((predicted == labels)[counted].sum())
-                total += count
-                loss_sum += float(loss) * count
+                right, counted = self._count(predicted, labels)
+                correct += right
+                total += counted
+                loss_sum += float(loss) * counted
         if not math.isfinite(loss_sum):
             raise TrainingFailed("the downloaded adapter's held-out loss is not finite")
         return Evaluation(correct=correct, total=total, loss_sum=loss_sum)
@@ -386,6 +391,11 @@ def _own_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def _largest_logit(model: nn.Module, batch: Batch) -> Tensor:
     return cast("Tensor", model(**batch).logits).argmax(dim=-1)
+
+
+def _count_equal(predicted: Tensor, labels: Tensor) -> tuple[int, int]:
+    counted = labels != _IGNORED_LABEL
+    return int((predicted == labels)[counted].sum()), int(counted.sum())
 
 
 def _finite(loss: Tensor) -> float:

@@ -8,10 +8,17 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
+from client_sdk.peft_trainer import Batch
 from flasc_sim.mobilenet import MobileNet, load_mobilenet
 from flasc_sim.models import ClassifierOutput, DtypeName, linear_maps, load_encoder
 
-__all__ = ["ImageClassifier", "image_targets", "load_image_classifier"]
+__all__ = [
+    "ImageClassifier",
+    "count_micro_f1",
+    "image_targets",
+    "load_image_classifier",
+    "predict_classes",
+]
 
 _DTYPES: Final = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Query and value, as older and newer releases of transformers call them.
@@ -71,6 +78,18 @@ def image_targets(encoder: nn.Module) -> list[str]:
     if len(found) != 2:
         raise ValueError(f"no query and value maps among {', '.join(sorted(linear_maps(encoder)))}")
     return found
+
+
+def predict_classes(model: nn.Module, batch: Batch) -> Tensor:
+    """Say for each class whether its chance is above a half, as 0 or 1: (batch, classes)."""
+    logits: Tensor = model(**batch).logits
+    return (logits > 0).to(torch.int64)
+
+
+def count_micro_f1(predicted: Tensor, labels: Tensor) -> tuple[int, int]:
+    """Return 2 TP and 2 TP + FP + FN over all classes: their sums' ratio is micro-averaged F1."""
+    twice_hits = 2 * int((predicted * labels).sum())
+    return twice_hits, twice_hits + int((predicted != labels).sum())
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:

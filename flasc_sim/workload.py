@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from torch.utils.data import Dataset
 
-from client_sdk.peft_trainer import Collate, Loss, Predict
+from client_sdk.peft_trainer import Collate, Count, Loss, Predict
 from flasc_core.json_value import JsonValue
 from flasc_sim import workloads
 
@@ -46,10 +46,12 @@ class AdapterShape:
 class Sources:
     """Where things are on this machine: no part of a run's identity.
 
-    `data` is a copy of the data set; `cache` a folder for what takes long to compute.
+    `data` is a copy of the data set, `weights` a model's file where it has one; `cache` is a folder
+    for what takes long to compute.
     """
 
     data: Path | None = None
+    weights: Path | None = None
     cache: Path | None = None
 
 
@@ -75,6 +77,7 @@ class Workload:
     collate: Collate | None = None
     loss: Loss | None = None
     predict: Predict | None = None
+    count: Count | None = None
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property

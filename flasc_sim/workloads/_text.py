@@ -15,12 +15,13 @@ from torch.utils.data import Dataset
 from client_sdk.peft_trainer import Collate
 from flasc_core.json_value import JsonValue
 from flasc_sim.blueprint import base_model_name
-from flasc_sim.cached_prefix import PadStates, skip_layers
+from flasc_sim.cached_prefix import PadStates, layers_of, skip_layers
 from flasc_sim.datasets.examples import Examples, LabelledTexts
 from flasc_sim.datasets.tokens import PadBatch, TokenisedTexts
 from flasc_sim.fields import read_fields
 from flasc_sim.models import (
     DtypeName,
+    Pooling,
     TextClassifier,
     load_text_classifier,
     load_tokenizer,
@@ -40,13 +41,14 @@ _SCORED_SEED: Final = 1
 class TextOptions:
     """Settings of a workload of texts.
 
-    Layers below `frozen_layers` get no adapter; with `cached` what they make of a text is computed
-    once. Devices own `train_share` of the shuffled training rows; the rest validates. At most
-    `scored` rows are scored, 0 for all of them.
+    `pooling` is "mean", or "last" for decoders. Layers below `frozen_layers` get no adapter; with
+    `cached` what they make of a text is computed once. Devices own `train_share` of the shuffled
+    training rows; the rest validates. At most `scored` rows are scored, 0 for all of them.
     """
 
     model: str = "minilm"
     dtype: str = "bfloat16"
+    pooling: str = "mean"
     tokens: int = 64
     frozen_layers: int = 0
     cached: bool = True
@@ -56,6 +58,8 @@ class TextOptions:
     def __post_init__(self) -> None:
         if self.dtype not in ("bfloat16", "float32"):
             raise ValueError(f"workload.dtype is bfloat16 or float32, not {self.dtype!r}")
+        if self.pooling not in ("mean", "last"):
+            raise ValueError(f"workload.pooling is mean or last, not {self.pooling!r}")
         if self.tokens < 1 or self.frozen_layers < 0 or self.scored < 0:
             raise ValueError("workload.tokens is at least 1, frozen_layers and scored at least 0")
         if not 0 < self.train_share <= 1:
@@ -97,8 +101,10 @@ def text_workload(table: LabelledTexts, options: TextOptions, sources: Sources) 
         base_model_name=base_model_name(options.model, options.dtype),
         collate=collate,
         facts={
+            "data": table.name,
             "model": options.model,
             "dtype": options.dtype,
+            "pooling": options.pooling,
             "tokens": options.tokens,
             "layers_without_adapter": options.frozen_layers,
             "layers_computed_once": options.skipped,
@@ -121,7 +127,7 @@ def _datasets(
     }
     if not options.skipped:
         return dict(texts), PadBatch(pad_id=pad_id)
-    model = load_text_classifier(options.model, labels, dtype=cast("DtypeName", options.dtype))
+    model = _load(options, labels, seed=0)
     stored: dict[str, Dataset[Any]] = {
         name: cached_states(
             model, tokenised, layers=options.skipped, pad_id=pad_id, folder=sources.cache
@@ -139,12 +145,8 @@ def _take(table: LabelledTexts, rows: NDArray[np.int64]) -> Examples:
 
 
 def _build(options: TextOptions, labels: int, shape: AdapterShape, seed: int) -> PeftModel:
-    model = load_text_classifier(
-        options.model, labels, dtype=cast("DtypeName", options.dtype), seed=seed
-    )
-    layers = None
-    if options.frozen_layers:
-        layers = range(options.frozen_layers, _count_layers(model))
+    model = _load(options, labels, seed)
+    layers = range(options.frozen_layers, len(layers_of(model.encoder)))
     if options.skipped:
         skip_layers(model, layers=options.skipped)
     return with_lora(
@@ -158,5 +160,11 @@ def _build(options: TextOptions, labels: int, shape: AdapterShape, seed: int) ->
     )
 
 
-def _count_layers(model: TextClassifier) -> int:
-    return int(cast("Any", model.encoder).config.num_hidden_layers)
+def _load(options: TextOptions, labels: int, seed: int) -> TextClassifier:
+    return load_text_classifier(
+        options.model,
+        labels,
+        dtype=cast("DtypeName", options.dtype),
+        pooling=cast("Pooling", options.pooling),
+        seed=seed,
+    )

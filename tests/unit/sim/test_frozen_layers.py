@@ -9,10 +9,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-import transformers
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from client_sdk.peft_trainer import Collate, PeftTrainer, adapter_layout, adapter_weights
@@ -29,24 +28,16 @@ from flasc_sim.datasets.images import collate_images
 from flasc_sim.datasets.tokens import PadBatch
 from flasc_sim.image_models import ImageClassifier, image_targets, load_image_classifier
 from flasc_sim.language_model import LanguageModel
-from flasc_sim.mobilenet import MobileNet, load_mobilenet
+from flasc_sim.mobilenet import load_mobilenet
 from flasc_sim.models import TextClassifier, with_lora
 from flasc_sim.next_tokens import NextTokens, PadNextTokens, StoredNextTokens
+from tests.support.tiny_encoders import GPT2, VIT, a_mobilenet, a_mobilenet_file, an_encoder
 
 LAYERS = 2
 PLAN = TrainingPlan(
     local_epochs=2, max_steps=0, batch_size=2, learning_rate=0.5, momentum=0.9, weight_decay=0.0
 )
 TEXTS = [([4, 9, 2, 7], 0), ([3], 1), ([8, 8, 5], 0), ([1, 2, 3, 4, 5, 6], 1), ([7, 0], 1)]
-GPT2 = transformers.GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=10, n_positions=8)
-VIT = transformers.ViTConfig(
-    hidden_size=16,
-    num_hidden_layers=3,
-    num_attention_heads=2,
-    intermediate_size=32,
-    image_size=16,
-    patch_size=8,
-)
 
 
 class Words:
@@ -55,26 +46,6 @@ class Words:
     def __call__(self, texts: list[str], *, truncation: bool, max_length: int) -> dict[str, Any]:
         assert truncation
         return {"input_ids": [[int(word) for word in text.split()][:max_length] for text in texts]}
-
-
-def an_encoder(config: transformers.PretrainedConfig) -> nn.Module:
-    torch.manual_seed(3)
-    encoder = cast("Any", transformers.AutoModel).from_config(config)
-    encoder.pooler = None
-    frozen: nn.Module = encoder.requires_grad_(False).eval()
-    return frozen
-
-
-def a_mobilenet() -> MobileNet:
-    torch.manual_seed(3)
-    model = MobileNet((4,) * 13 + (6,))
-    for module in model.modules():
-        # Otherwise 27 convolutions leave nothing of an image.
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.bias, 0.5)
-    return model.requires_grad_(False).eval()
 
 
 def a_classifier() -> TextClassifier:
@@ -179,22 +150,9 @@ def test_images_of_several_classes_at_once_have_a_loss_for_each() -> None:
     torch.testing.assert_close(output.loss, expected)
 
 
-def a_weights_file(file: Path) -> dict[str, Tensor]:
-    """As published: other names than the module's, and a head that is not wanted."""
-    tensors = {}
-    for name, tensor in a_mobilenet().state_dict().items():
-        parts = name.split(".")
-        published = (
-            ["conv1", *parts[1:]] if parts[0] == "stem" else [parts[2], parts[1], *parts[3:]]
-        )
-        tensors[".".join(published)] = tensor
-    save_file({**tensors, "head.weight": torch.zeros(10, 6), "head.bias": torch.zeros(10)}, file)
-    return tensors
-
-
 def test_mobilenet_is_read_from_the_names_it_is_published_with(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
-    a_weights_file(file)
+    a_mobilenet_file(file)
     loaded = load_mobilenet(file).state_dict()
     assert all(
         torch.equal(loaded[name], value) for name, value in a_mobilenet().state_dict().items()
@@ -206,7 +164,7 @@ def test_mobilenet_is_read_from_the_names_it_is_published_with(tmp_path: Path) -
 
 def test_a_file_that_is_no_mobilenet_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
-    tensors = a_weights_file(file)
+    tensors = a_mobilenet_file(file)
     del tensors["pw.12.bn.weight"]
     save_file(tensors, file)
     with pytest.raises(ValueError, match="holds no MobileNet v1"):
