@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from flasc_cli.commands import adapter, demo, device, evaluate, keys, migrate, rounds, serve, task
+from flasc_cli.commands import (
+    adapter,
+    demo,
+    device,
+    dp,
+    evaluate,
+    keys,
+    migrate,
+    rounds,
+    serve,
+    task,
+)
 from flasc_cli.errors import CliError, ExitCode
 
 __all__ = ["app", "main"]
@@ -30,6 +41,7 @@ app.add_typer(device.app, name="device")
 app.add_typer(task.app, name="task")
 app.add_typer(rounds.app, name="round")
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(dp.app, name="dp")
 app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(demo.demo)

@@ -22,6 +22,7 @@ from aggregator_service.domain.assignments import (
 )
 from aggregator_service.domain.credentials import ApiKey, Device
 from aggregator_service.domain.events import Event
+from aggregator_service.domain.privacy import Privacy
 from aggregator_service.domain.rounds import (
     AbortReason,
     DownloadFile,
@@ -70,6 +71,14 @@ def a_policy(**changes: Any) -> RoundPolicy:
     return replace(
         RoundPolicy(goal=3, quorum=2, window=timedelta(minutes=10), over_selection=2.0), **changes
     )
+
+
+def a_privacy(**changes: Any) -> Privacy:
+    """A participation cap of 5 that its budget pays for."""
+    privacy = Privacy(
+        clip_norm=0.5, noise_multiplier=1.0, epsilon=20.0, delta=1e-6, max_participations=5
+    )
+    return replace(privacy, **changes)
 
 
 def a_config(**changes: Any) -> TaskConfig:
