@@ -168,15 +168,15 @@ class Privacy:
                 f"privacy mode {mode!r} is unknown; known are {', '.join(PrivacyMode)}",
                 field="mode",
             )
-        numbers = {
-            name: read_number(data, name)
-            for name in ("clip_norm", "noise_multiplier", "epsilon", "delta")
-        }
-        counts = {
-            name: None if data.get(name) is None else read_integer(data, name)
-            for name in ("max_participations", "population")
-        }
-        return cls(mode=PrivacyMode(mode), **numbers, **counts)
+        return cls(
+            clip_norm=read_number(data, "clip_norm"),
+            noise_multiplier=read_number(data, "noise_multiplier"),
+            epsilon=read_number(data, "epsilon"),
+            delta=read_number(data, "delta"),
+            mode=PrivacyMode(mode),
+            max_participations=_optional_count(data, "max_participations"),
+            population=_optional_count(data, "population"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,15 +198,17 @@ class Draw:
 class Reservation:
     """What a round of a private task holds of the budget, from its opening on.
 
-    An aborted round holds nothing: nothing of it was ever released. Seeds are destroyed with the
-    round's payloads, since with them the noise could be taken off what was published.
+    An aborted round holds nothing: nothing of it was ever released. Draw and seed are destroyed
+    with the round's payloads, for with them the noise could be taken off what was published.
     """
 
     round_id: UUID
     task_id: UUID
-    # Of the task, once this round is published: the rounds that hold something and their cost.
+    # Of the task, once this round is published: the rounds that hold something, and their cost.
     rounds: int
     epsilon: float
+    # The budget pays for no other after it.
+    is_last: bool
     draw: Draw | None = None
     # Fixed in the transaction that closes the round, so that its noise is drawn once.
     noise_seed: bytes | None = None
@@ -244,6 +246,10 @@ def draw_cohort(
 def _number(seed: bytes, device_id: UUID) -> int:
     digest = hmac.digest(seed, device_id.bytes, "sha256")
     return int.from_bytes(digest[:8], "big") >> (64 - _DRAW_BITS)
+
+
+def _optional_count(data: Mapping[str, JsonValue], key: str) -> int | None:
+    return None if data.get(key) is None else read_integer(data, key)
 
 
 def _refuse_unless(problems: Mapping[str, bool]) -> None:
