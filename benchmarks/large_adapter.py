@@ -352,7 +352,7 @@ def chunk_reads(scene: Scene, task: Task, repeats: int = 20) -> float:
     rounds = scene.store.read(
         "look", lambda tx: tx.rounds.page(task.id, limit=2, before_number=None)
     )
-    download = rounds[-1].download
+    download = rounds[-1].downloads[""]
     assert download is not None
     started = time.perf_counter()
     for _ in range(repeats):

@@ -24,7 +24,7 @@ from aggregator_service.domain.downloads import (
 from aggregator_service.domain.tasks import TaskConfig
 from client_sdk.trainer import Trainer, TrainingPlan
 from flasc_core.fold import Accumulator
-from flasc_core.methods import RoundPlan, UploadRule, apply_upload_rule, trainable_mask
+from flasc_core.methods import UploadRule, apply_upload_rule, trainable_mask
 from flasc_core.wire import DecodeLimits, Encoding, decode, decode_segments, encode, profile_for
 
 __all__ = ["Federation", "Participation", "RoundReport"]
@@ -36,6 +36,8 @@ class Participation:
 
     trainer: Trainer
     seed: int
+    # One of the task's tiers, "" for none.
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,16 @@ class RoundReport:
     payload_bytes_up: int
     examples: int
     loss_mean: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OpenTier:
+    """What a round's devices of one tier get: where they start, and by which rules they work."""
+
+    download_bytes: int
+    start: NDArray[np.float32]
+    trainable: NDArray[np.bool_] | None
+    upload: UploadRule
 
 
 class Federation:
@@ -64,28 +76,27 @@ class Federation:
         # Versions that later rounds rank by, as soon as there are such rounds.
         self._ranked: dict[int, NDArray[np.float32]] = {}
 
-    def device_weights(self) -> NDArray[np.float32]:
-        """Return what devices of the next round start from and score, shape (dim,)."""
-        return device_weights(self.config, self._masters(self._plan_round()))
+    def device_weights(self, tier: str = "") -> NDArray[np.float32]:
+        """Return what a tier's devices start from and score in the next round, shape (dim,)."""
+        return device_weights(self.config, self._masters(tier))
 
     def run_round(self, cohort: Iterable[Participation]) -> RoundReport:
         """Raises TrainingFailed, and ValueError for an empty cohort; nothing has changed then."""
         config = self.config
-        layout = config.layout
-        plan = self._plan_round()
-        rule = plan.upload
-        download = encode_download(config, select_download(config, self._masters(plan)))
-        decoded = decode(download, DecodeLimits.of_download(layout.dim))
-        start = config.base.start_from(layout, decoded)
-        trainable = trainable_mask(layout, plan.training, decoded.indices)
-        total = Accumulator.zeros(layout.dim)
-        bytes_up, examples, loss_sum = 0, 0, 0.0
+        open_tiers: dict[str, _OpenTier] = {}
+        total = Accumulator.zeros(config.layout.dim)
+        bytes_down, bytes_up, examples, loss_sum = 0, 0, 0, 0.0
         for number, device in enumerate(cohort):
+            tier = config.tier_of(device.tier)
+            if tier not in open_tiers:
+                open_tiers[tier] = self._open(tier)
+            opened = open_tiers[tier]
             result = device.trainer.train(
-                start, self._training_plan(), device.seed, _ignore_step, trainable
+                opened.start, self._training_plan(), device.seed, _ignore_step, opened.trainable
             )
-            payload = self._encode(result.update, rule)
-            self._add(total, payload, rule, number, result.examples)
+            payload = self._encode(result.update, opened.upload)
+            self._add(total, payload, opened.upload, number, result.examples)
+            bytes_down += opened.download_bytes
             bytes_up += len(payload)
             examples += result.examples
             loss_sum += result.loss_mean * result.examples
@@ -95,22 +106,31 @@ class Federation:
         self.round_index += 1
         return RoundReport(
             devices=total.count,
-            payload_bytes_down=len(download) * total.count,
+            payload_bytes_down=bytes_down,
             payload_bytes_up=bytes_up,
             examples=examples,
             loss_mean=loss_sum / examples,
         )
 
-    def _plan_round(self) -> RoundPlan:
-        return self.config.method.plan(self.config.layout, self.round_index)
+    def _open(self, tier: str) -> _OpenTier:
+        config, masters = self.config, self._masters(tier)
+        download = encode_download(config, select_download(config, masters))
+        decoded = decode(download, DecodeLimits.of_download(config.layout.dim))
+        return _OpenTier(
+            download_bytes=len(download),
+            start=config.base.start_from(config.layout, decoded),
+            trainable=trainable_mask(config.layout, masters.plan.training, decoded.indices),
+            upload=masters.plan.upload,
+        )
 
-    def _masters(self, plan: RoundPlan) -> Masters:
+    def _masters(self, tier: str) -> Masters:
+        plan = self.config.plan(self.round_index, tier)
         if plan.ranked_by is None:
             ranked = None
         else:
             # The first round that asks for a version starts from it.
             ranked = self._ranked.setdefault(plan.ranked_by, self.weights)
-        return Masters(weights=self.weights, round_index=self.round_index, ranked=ranked)
+        return Masters(weights=self.weights, plan=plan, ranked=ranked)
 
     def _training_plan(self) -> TrainingPlan:
         training = self.config.training

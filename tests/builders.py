@@ -137,7 +137,7 @@ def _advanced(pending: Round, state: RoundState) -> Round:
     later = NOW + SECOND
     if state is RoundState.PENDING:
         return pending
-    collecting = pending.open(NOW, a_download())
+    collecting = pending.open(NOW, {"": a_download()})
     if state is RoundState.COLLECTING:
         return collecting
     if state is RoundState.ABORTED:
@@ -194,6 +194,7 @@ def an_assignment(
         device_id=(device or a_device()).id,
         state=AssignmentState.TRAINING,
         download_sha256=a_download().sha256,
+        download_size_bytes=a_download().size_bytes,
         training_seed=7,
         assigned_at=NOW,
         expires_at=NOW + timedelta(minutes=10),

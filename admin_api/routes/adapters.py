@@ -121,7 +121,8 @@ def _export(services: Services, reference: str, version: int | Literal["latest"]
         return task, adapter
 
     task, adapter = services.store.read("find_adapter", body)
-    masters = load_masters(services.store, services.blobs, task, adapter.version)
+    widest = task.config.widest_tier(adapter.version)
+    masters = load_masters(services.store, services.blobs, task, adapter.version, widest)
     return Export(task=task, adapter=adapter, masters=masters)
 
 

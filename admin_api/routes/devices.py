@@ -11,9 +11,15 @@ from fastapi import APIRouter, Path
 from admin_api.lookup import page_of
 from admin_api.problems import refusals
 from admin_api.schemas.common import Page
-from admin_api.schemas.devices import DeviceCountsView, DeviceView, EnrolledDevice, NewDevice
+from admin_api.schemas.devices import (
+    DeviceCountsView,
+    DeviceView,
+    EnrolledDevice,
+    NewDevice,
+    NewTier,
+)
 from admin_api.services import Limit, ServicesDep, UuidCursor
-from aggregator_service.app.enroll_device import EnrollDevice, RevokeDevice
+from aggregator_service.app.enroll_device import EnrollDevice, RevokeDevice, SetTier
 from flasc_core.errors import Reason, Refusal
 
 __all__ = ["router"]
@@ -30,7 +36,7 @@ DeviceId = Annotated[UUID, Path(examples=["7f8c1d52-3c1e-4a7b-9d5b-0e2f6a1c4b8d"
 )
 def enroll_device(services: ServicesDep, new: NewDevice) -> EnrolledDevice:
     """Make a device known; the answer holds its credential, this once."""
-    device, credential = EnrollDevice(store=services.store, now=services.now)(new.name)
+    device, credential = EnrollDevice(store=services.store, now=services.now)(new.name, new.tier)
     return EnrolledDevice(
         device=DeviceView.of(device),
         credential=credential,
@@ -64,6 +70,15 @@ def get_device(services: ServicesDep, device_id: DeviceId) -> DeviceView:
     if device is None:
         raise Refusal(Reason.DEVICE_UNKNOWN, "no such device", device_id=str(device_id))
     return DeviceView.of(device)
+
+
+@router.post(
+    "/{device_id}/tier",
+    responses=refusals(Reason.DEVICE_UNKNOWN, Reason.FIELD_REQUIRED, Reason.FIELD_RANGE),
+)
+def set_device_tier(services: ServicesDep, device_id: DeviceId, new: NewTier) -> DeviceView:
+    """Say which tier the device is of, from its next assignment on."""
+    return DeviceView.of(SetTier(store=services.store)(device_id, new.tier))
 
 
 @router.post("/{device_id}/revoke", responses=refusals(Reason.DEVICE_UNKNOWN))

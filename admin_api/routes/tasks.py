@@ -77,7 +77,7 @@ def get_task_bytes(services: ServicesDep, task: TaskRef) -> PayloadBytes:
 
     def body(tx: Transaction) -> PayloadBytes:
         owner = find_task(tx, task)
-        rounds = tx.assignments.bytes_by_round(owner.id)
+        rounds = tx.assignments.bytes_by_download(owner.id)
         return PayloadBytes.of(rounds, owner.config.layout.dim)
 
     return services.store.read("task_bytes", body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -18,16 +18,34 @@ __all__ = [
     "NewApiKey",
     "NewApiKeyView",
     "NewDevice",
+    "NewTier",
+]
+
+
+TierName = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$",
+        description="Which method the device runs, in tasks with tiers of this name; empty for "
+        "the task's own method.",
+        examples=["phone"],
+    ),
 ]
 
 
 class NewDevice(Input):
     name: str = Field(min_length=1, max_length=200, examples=["pixel-8-berlin-014"])
+    tier: TierName = ""
+
+
+class NewTier(Input):
+    tier: TierName
 
 
 class DeviceView(Output):
     id: Id
     name: str = Field(examples=["pixel-8-berlin-014"])
+    tier: str = Field(description="What tasks' tiers call it; empty for none.", examples=["phone"])
     enrolled_at: Time
     last_seen_at: Time | None = Field(description="To the minute; null before its first call.")
     revoked_at: Time | None
@@ -37,6 +55,7 @@ class DeviceView(Output):
         return cls(
             id=device.id,
             name=device.name,
+            tier=device.tier,
             enrolled_at=device.enrolled_at,
             last_seen_at=device.last_seen_at,
             revoked_at=device.revoked_at,

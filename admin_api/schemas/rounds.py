@@ -12,7 +12,7 @@ from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Digest, Id, Input, Output, Seconds, Time
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import AbortReason, Round, RoundKind, RoundState
-from aggregator_service.store.base import AssignmentRecord, RoundFigures
+from aggregator_service.store.base import AssignmentRecord, RoundFigures, TierFigures
 from flasc_core.errors import Reason
 
 __all__ = ["AssignmentView", "EvaluationView", "Retraction", "RoundView"]
@@ -71,6 +71,26 @@ class EvaluationView(Output):
         )
 
 
+class TierView(Output):
+    """The part of a round that devices of one tier have."""
+
+    tier: str = Field(description="Empty for devices without one.", examples=["phone"])
+    assigned: int = Field(examples=[4])
+    accepted: int = Field(examples=[3])
+    bytes: PayloadBytes
+    evaluation: EvaluationView | None
+
+    @classmethod
+    def of(cls, tier: str, figures: TierFigures, dimension: int) -> Self:
+        return cls(
+            tier=tier,
+            assigned=figures.assigned,
+            accepted=figures.bytes.updates_accepted,
+            bytes=PayloadBytes.of([figures.bytes], dimension),
+            evaluation=EvaluationView.of(figures.evaluation),
+        )
+
+
 class RoundView(Output):
     id: Id
     task_id: Id
@@ -99,6 +119,7 @@ class RoundView(Output):
     bytes: PayloadBytes
     training: RoundTraining
     evaluation: EvaluationView | None = Field(description="Null before the first report.")
+    tiers: list[TierView] = Field(description="Of those with devices in this round.")
     manifest_sha256: Digest | None = Field(
         description="Over the accepted update ids; null before the round has closed."
     )
@@ -133,11 +154,12 @@ class RoundView(Output):
             publishing_seconds=_seconds(shown.closed_at, shown.ended_at),
             devices=RoundDevices.of(figures.assignments),
             refused=dict(refused),
-            bytes=PayloadBytes.of([figures.bytes], dimension),
+            bytes=PayloadBytes.of([one.bytes for one in figures.tiers.values()], dimension),
             training=RoundTraining(
                 examples=figures.examples, steps=figures.steps, loss_mean=figures.loss_mean
             ),
             evaluation=EvaluationView.of(figures.evaluation),
+            tiers=[TierView.of(tier, part, dimension) for tier, part in figures.tiers.items()],
             manifest_sha256=shown.manifest_sha256.hex() if shown.manifest_sha256 else None,
         )
 
@@ -175,6 +197,7 @@ class AssignmentView(Output):
 
     id: Id
     device_id: Id
+    tier: str = Field(description="The device's when it was assigned.", examples=[""])
     state: AssignmentState
     assigned_at: Time
     expires_at: Time
@@ -203,6 +226,7 @@ class AssignmentView(Output):
         return cls(
             id=assignment.id,
             device_id=assignment.device_id,
+            tier=assignment.tier,
             state=assignment.state,
             assigned_at=assignment.assigned_at,
             expires_at=assignment.expires_at,

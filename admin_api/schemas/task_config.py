@@ -127,6 +127,13 @@ class InitialBaseBody(Input):
     seed: int = Field(ge=0, le=2**63 - 1)
 
 
+class TierBody(Input):
+    """Devices that run a method of their own."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", examples=["phone"])
+    method: MethodBody
+
+
 class TaskConfigBody(Input):
     """Everything about a task that never changes."""
 
@@ -145,6 +152,9 @@ class TaskConfigBody(Input):
     encodings: EncodingsBody = EncodingsBody()
     base: Annotated[ZeroBaseBody | InitialBaseBody, Field(discriminator="name")] = ZeroBaseBody(
         name="zero"
+    )
+    tiers: list[TierBody] = Field(
+        default=[], description="Devices of other tiers, or of none, run `method`."
     )
     fold_shards: int = Field(default=1, ge=1, le=64)
 

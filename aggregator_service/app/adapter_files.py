@@ -29,18 +29,19 @@ def load_weights(blobs: BlobStore, adapter: Adapter) -> NDArray[np.float32]:
     return np.frombuffer(blobs.get(adapter.weights_key), dtype="<f4").astype(np.float32)
 
 
-def load_masters(store: Store, blobs: BlobStore, task: Task, version: int) -> Masters:
-    """What devices of a round that starts from `version` are sent a part of."""
-    ranked_by = task.config.method.plan(task.config.layout, version).ranked_by
-    versions = [version] if ranked_by is None else [version, ranked_by]
+def load_masters(
+    store: Store, blobs: BlobStore, task: Task, version: int, tier: str = ""
+) -> Masters:
+    """What devices of `tier` in a round that starts from `version` are sent a part of."""
+    plan = task.config.plan(version, tier)
+    versions = [version] if plan.ranked_by is None else [version, plan.ranked_by]
     found = store.read(
         "find_masters", lambda tx: [tx.adapters.get(task.id, number) for number in versions]
     )
     weights = [load_weights(blobs, adapter) for adapter in found if adapter is not None]
     if len(weights) < len(versions):
         raise AssertionError("a version is there before a round or a download needs it")
-    ranked = None if ranked_by is None else weights[1]
-    return Masters(weights=weights[0], round_index=version, ranked=ranked)
+    return Masters(weights=weights[0], plan=plan, ranked=weights[1] if weights[1:] else None)
 
 
 def put_state(blobs: BlobStore, task_id: UUID, state: OptimizerState) -> str:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from uuid import UUID, uuid4
 
 from aggregator_service.domain.assignments import Assignment, AssignmentState
+from aggregator_service.domain.credentials import Device
 from aggregator_service.domain.rounds import Round, RoundKind, RoundPolicy, RoundState
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.store.base import Lock, Store, Transaction
@@ -101,7 +102,10 @@ class CheckIn:
             raise AssertionError("a task and its rounds are never removed")
         if not _admits(current, now) or not tx.rounds.take_seat(current.id, current.policy.seats):
             return RetryLater(policy=task.config.policy)
-        assignment = _new_assignment(current, device_id, now)
+        device = tx.devices.get(device_id)
+        if device is None:
+            raise AssertionError("devices are never removed")
+        assignment = _new_assignment(current, device, task.config.tier_of(device.tier), now)
         if not tx.assignments.add_if_absent(assignment):
             tx.rounds.free_seats(current.id, 1)
             return RetryLater(policy=task.config.policy)
@@ -139,16 +143,19 @@ def _must_rest(tx: Transaction, task: Task, current: Round, device_id: UUID) -> 
     return last is not None and current.number - last <= separation
 
 
-def _new_assignment(current: Round, device_id: UUID, now: datetime) -> Assignment:
-    if current.download is None or current.deadline is None:
-        raise AssertionError("a collecting round has a download and a deadline")
+def _new_assignment(current: Round, device: Device, tier: str, now: datetime) -> Assignment:
+    if current.deadline is None:
+        raise AssertionError("a collecting round has a deadline")
+    download = current.downloads[tier]
     return Assignment(
         id=uuid4(),
         task_id=current.task_id,
         round_id=current.id,
-        device_id=device_id,
+        device_id=device.id,
         state=AssignmentState.TRAINING,
-        download_sha256=current.download.sha256,
+        download_sha256=download.sha256,
+        download_size_bytes=download.size_bytes,
+        tier=tier,
         # 63 bits: fits every database's signed integer.
         training_seed=secrets.randbits(63),
         assigned_at=now,

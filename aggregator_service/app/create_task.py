@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from aggregator_service.app.adapter_files import put_state, put_weights
 from aggregator_service.app.task_spec import encode_task_spec
 from aggregator_service.domain.adapters import Adapter
-from aggregator_service.domain.downloads import count_download
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.schedule import first_round
 from aggregator_service.domain.tasks import Task, TaskConfig, TaskState, check_name
@@ -76,7 +75,7 @@ class CreateTask:
             weights_sha256=weights_sha256,
             optimizer_step=state.step,
             optimizer_key=put_state(self.blobs, task.id, state),
-            mask_nnz=count_download(config, 0),
+            mask_nnz=config.count_widest_download(0),
             divisor=0,
             created_at=now,
         )

@@ -9,10 +9,11 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from aggregator_service.domain.credentials import Device, SecretKind, claimed_id, matches, mint
+from aggregator_service.domain.tasks import check_tier_name
 from aggregator_service.store.base import Store, Transaction
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["AuthenticateDevice", "EnrollDevice", "RevokeDevice"]
+__all__ = ["AuthenticateDevice", "EnrollDevice", "RevokeDevice", "SetTier"]
 
 # A device's last_seen_at is written at most this often.
 TOUCH_INTERVAL: Final = timedelta(minutes=1)
@@ -23,15 +24,45 @@ class EnrollDevice:
     store: Store
     now: Callable[[], datetime]
 
-    def __call__(self, name: str) -> tuple[Device, str]:
-        """The device and its credential, which is shown this once. Refuses NAME_TAKEN."""
+    def __call__(self, name: str, tier: str = "") -> tuple[Device, str]:
+        """The device and its credential, which is shown this once.
+
+        Refuses NAME_TAKEN, FIELD_RANGE and CONFIGURATION (the tier's name).
+        """
+        if tier:
+            check_tier_name(tier)
         if not 1 <= len(name) <= 200 or not name.isprintable():
             raise Refusal(Reason.FIELD_RANGE, "a device name has 1 to 200 printable characters")
         device_id = uuid4()
         credential, stored = mint(SecretKind.DEVICE, device_id)
-        device = Device(id=device_id, name=name, credential_sha256=stored, enrolled_at=self.now())
+        device = Device(
+            id=device_id,
+            name=name,
+            credential_sha256=stored,
+            enrolled_at=self.now(),
+            tier=tier,
+        )
         self.store.run("enroll_device", lambda tx: tx.devices.add(device))
         return device, credential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTier:
+    store: Store
+
+    def __call__(self, device_id: UUID, tier: str) -> Device:
+        """From its next assignment on; "" for none. Refuses DEVICE_UNKNOWN and CONFIGURATION."""
+        if tier:
+            check_tier_name(tier)
+
+        def body(tx: Transaction) -> Device:
+            tx.devices.set_tier(device_id, tier)
+            device = tx.devices.get(device_id)
+            if device is None:
+                raise Refusal(Reason.DEVICE_UNKNOWN, "no such device", device_id=str(device_id))
+            return device
+
+        return self.store.run("set_tier", body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,8 @@ _MEANING: Final[Mapping[WeightsKind, str]] = MappingProxyType(
     {
         WeightsKind.MASKED: (
             "masked: the master weights under the method's download mask, zero elsewhere. These "
-            "are the weights that devices run, and that reported accuracies belong to."
+            "are the weights that devices run, of the tier that downloads most where there are "
+            "several, and that reported accuracies belong to."
         ),
         WeightsKind.MASTER: (
             "master: all weights that the server keeps. Devices never ran these as they are; "

@@ -25,21 +25,21 @@ class OpenRound:
     now: Callable[[], datetime]
 
     def __call__(self, task: Task, pending: Round) -> None:
-        """Encodes the base version's masked weights once for every device. Safe to repeat.
+        """Encodes the base version's masked weights once for every tier. Safe to repeat.
 
-        A round that starts over from the same version gets the same file.
+        A round that starts over from the same version gets the same files.
         """
         before = self.store.read("open_round_look", lambda tx: _look(tx, task, pending))
-        if before is None or before.download is None:
-            download = self._encode(task, pending)
-        else:
-            download = before.download
+        downloads = before.downloads if before is not None else {}
+        if not downloads:
+            tiers = task.config.tier_names
+            downloads = {tier: self._encode(task, pending, tier) for tier in tiers}
 
         def body(tx: Transaction) -> None:
             current = tx.rounds.get(pending.id, Lock.EXCLUSIVE)
             if current is None or current.state is not RoundState.PENDING:
                 return
-            opened = current.open(self.now(), download)
+            opened = current.open(self.now(), downloads)
             tx.rounds.save(opened)
             tx.accumulators.ensure(opened.id, task.config.fold_shards)
             tx.events.append(
@@ -53,8 +53,8 @@ class OpenRound:
 
         self.store.run("open_round", body)
 
-    def _encode(self, task: Task, pending: Round) -> DownloadFile:
-        masters = load_masters(self.store, self.blobs, task, pending.base_version)
+    def _encode(self, task: Task, pending: Round, tier: str) -> DownloadFile:
+        masters = load_masters(self.store, self.blobs, task, pending.base_version, tier)
         vector = select_download(task.config, masters)
         payload = encode_download(task.config, vector)
         digest = sha256(payload).digest()

@@ -10,7 +10,6 @@ from aggregator_service.app.adapter_files import load_state, load_weights, put_s
 from aggregator_service.app.fold_updates import load_accumulator
 from aggregator_service.app.follow_up import follow_up
 from aggregator_service.domain.adapters import Adapter
-from aggregator_service.domain.downloads import count_download
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task
@@ -77,7 +76,7 @@ class PublishRound:
             weights_sha256=weights_sha256,
             optimizer_step=state.step,
             optimizer_key=put_state(self.blobs, task.id, state),
-            mask_nnz=count_download(config, folding.base_version + 1),
+            mask_nnz=config.count_widest_download(folding.base_version + 1),
             divisor=divisor,
             created_at=self.now(),
         )

@@ -29,9 +29,7 @@ class ReadDownload:
         """
         work = self.store.read("read_download", lambda tx: own_work(tx, device_id, assignment_id))
         work.assignment.check_open(self.now())
-        download = work.round.download
-        if download is None:
-            raise AssertionError("a round with assignments has a download")
+        download = work.round.downloads[work.assignment.tier]
         if offset > download.size_bytes:
             raise Refusal(
                 Reason.OFFSET_RANGE,

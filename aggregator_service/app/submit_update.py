@@ -201,7 +201,7 @@ class SubmitUpdate:
 
 
 def upload_rule(work: Work) -> UploadRule:
-    return work.task.config.method.plan(work.task.config.layout, work.round.index).upload
+    return work.task.config.plan(work.round.index, work.assignment.tier).upload
 
 
 def _check_payload(header: UpdateHeader, payload: bytes) -> None:

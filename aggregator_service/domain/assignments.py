@@ -63,9 +63,12 @@ class Assignment:
     state: AssignmentState
     # Digest of the download: updates are relative to exactly these bytes.
     download_sha256: bytes
+    download_size_bytes: int
     training_seed: int
     assigned_at: datetime
     expires_at: datetime
+    # The device's tier in this task when it was assigned; "" for none.
+    tier: str = ""
     ended_at: datetime | None = None
     detail: str = ""
     training_metrics: TrainingMetrics | None = None

@@ -52,6 +52,8 @@ class Device:
     name: str
     credential_sha256: bytes
     enrolled_at: datetime
+    # What it can carry, in the words of tasks' tiers; "" where nobody has said.
+    tier: str = ""
     revoked_at: datetime | None = None
     last_seen_at: datetime | None = None
 

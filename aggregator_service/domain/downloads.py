@@ -8,29 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator_service.domain.tasks import TaskConfig
-from flasc_core.methods import select
+from flasc_core.methods import RoundPlan, select
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import encode, profile_for, quantize
 
-__all__ = ["Masters", "count_download", "device_weights", "encode_download", "select_download"]
+__all__ = ["Masters", "device_weights", "encode_download", "select_download"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masters:
-    """What a round's download is made of: master weights of shape (dim,), float32.
+    """What a tier's download is made of: master weights of shape (dim,), float32.
 
-    `ranked` are those of the version that the round's plan is `ranked_by`, None where that is the
-    version itself. `round_index` is the version.
+    `ranked` are those of the version that the plan is `ranked_by`, None where it ranks `weights`.
     """
 
     weights: NDArray[np.float32]
-    round_index: int
+    plan: RoundPlan
     ranked: NDArray[np.float32] | None = None
-
-
-def count_download(config: TaskConfig, round_index: int) -> int:
-    """How many values go down, whatever the weights."""
-    return config.method.plan(config.layout, round_index).count_download(config.layout)
 
 
 def select_download(config: TaskConfig, masters: Masters) -> SparseVector:
@@ -39,10 +33,9 @@ def select_download(config: TaskConfig, masters: Masters) -> SparseVector:
     A zero under the mask is an explicit zero.
     """
     layout = config.layout
-    groups = config.method.plan(layout, masters.round_index).download
     values = config.base.differences(layout, masters.weights)
     ranked = values if masters.ranked is None else config.base.differences(layout, masters.ranked)
-    indices = select(layout, ranked, groups)
+    indices = select(layout, ranked, masters.plan.download)
     return SparseVector(dim=layout.dim, indices=indices, values=values[indices])
 
 

@@ -14,7 +14,7 @@ back, which is why every rule below can be tested with plain asserts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
 from math import ceil
@@ -136,7 +136,7 @@ class RoundPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadFile:
-    """The encoded adapter that every device of a round starts from."""
+    """The encoded adapter that devices of one tier start from."""
 
     key: str
     sha256: bytes
@@ -158,7 +158,8 @@ class Round:
     opened_at: datetime | None = None
     closed_at: datetime | None = None
     ended_at: datetime | None = None
-    download: DownloadFile | None = None
+    # By tier, "" among them, once devices may download.
+    downloads: Mapping[str, DownloadFile] = field(default_factory=dict)
     # Fixed when the round closes: the accepted set is final from then on.
     accepted_updates: int | None = None
     # SHA-256 over the accepted update ids in ledger order.
@@ -185,8 +186,8 @@ class Round:
                 round_id=str(self.id),
             )
 
-    def open(self, now: datetime, download: DownloadFile) -> Round:
-        return replace(self._to(RoundState.COLLECTING), opened_at=now, download=download)
+    def open(self, now: datetime, downloads: Mapping[str, DownloadFile]) -> Round:
+        return replace(self._to(RoundState.COLLECTING), opened_at=now, downloads=downloads)
 
     def tick(self, now: datetime, reported: int) -> Round:
         """Ends the collecting once `reported` meets the goal or the window has passed."""

@@ -16,6 +16,7 @@ from aggregator_service.domain.tasks import (
     Encodings,
     Ending,
     TaskConfig,
+    Tier,
     TrainingPlan,
     UpdateLimits,
 )
@@ -53,6 +54,7 @@ def config_to_json(config: TaskConfig) -> dict[str, Json]:
             "updates": [encoding.name for encoding in config.encodings.updates],
         },
         "base": config.base.to_json(),
+        "tiers": [{"name": tier.name, "method": tier.method.to_json()} for tier in config.tiers],
         "fold_shards": config.fold_shards,
     }
     return cast("dict[str, Json]", fields)
@@ -74,6 +76,7 @@ def config_from_json(data: Mapping[str, Json]) -> TaskConfig:
             limits=UpdateLimits(**_numbers(fields.pop("limits", {}), UpdateLimits, "limits")),
             encodings=_encodings(fields.pop("encodings", {})),
             base=base_from_json(_object(fields.pop("base", {"name": "zero"}), "base")),
+            tiers=_tiers(fields.pop("tiers", [])),
             fold_shards=_integer(fields.pop("fold_shards", 1), "fold_shards"),
         )
     except KeyError as missing:
@@ -122,6 +125,23 @@ def _encodings(value: Json) -> Encodings:
     if fields:
         raise ValueError(f"encodings has an unknown field {min(fields)!r}")
     return chosen
+
+
+def _tiers(value: Json) -> tuple[Tier, ...]:
+    if not isinstance(value, list):
+        raise TypeError("tiers must be a list")
+    return tuple(_tier(item) for item in value)
+
+
+def _tier(value: Json) -> Tier:
+    fields = _object(value, "a tier")
+    tier = Tier(
+        name=_text(fields.pop("name"), "a tier's name"),
+        method=method_from_json(_object(fields.pop("method"), "a tier's method")),
+    )
+    if fields:
+        raise ValueError(f"a tier has an unknown field {min(fields)!r}")
+    return tier
 
 
 def _base_model(value: Json) -> BaseModel:

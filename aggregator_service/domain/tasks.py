@@ -23,7 +23,7 @@ from flasc_core.base import Base, ZeroBase
 from flasc_core.errors import Reason, Refusal
 from flasc_core.fold import check_headroom
 from flasc_core.layout import AdapterLayout
-from flasc_core.methods import Method
+from flasc_core.methods import Method, RoundPlan
 from flasc_core.server_update import ServerOptimizer
 from flasc_core.wire import Encoding, ValueEncoding
 
@@ -35,6 +35,7 @@ __all__ = [
     "Task",
     "TaskConfig",
     "TaskState",
+    "Tier",
     "TrainingPlan",
     "UpdateLimits",
 ]
@@ -146,6 +147,14 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Devices that run a method of their own; updates of all tiers make one adapter."""
+
+    name: str
+    method: Method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskConfig:
     """Everything about a task that never changes."""
 
@@ -161,8 +170,34 @@ class TaskConfig:
     encodings: Encodings = Encodings()
     # What downloads are relative to.
     base: Base = ZERO_BASE
+    # Devices of no tier, or of one that is not listed, run `method`.
+    tiers: tuple[Tier, ...] = ()
     # Accumulators per round; more of them let more drivers fold one round at once.
     fold_shards: int = 1
+
+    def tier_of(self, tier: str) -> str:
+        """The tier that a device of `tier` has in this task: "" where it is not listed."""
+        return tier if any(tier == known.name for known in self.tiers) else ""
+
+    @property
+    def tier_names(self) -> tuple[str, ...]:
+        """Every tier that a device can have here, "" first."""
+        return ("", *(tier.name for tier in self.tiers))
+
+    def plan(self, round_index: int, tier: str = "") -> RoundPlan:
+        methods = {known.name: known.method for known in self.tiers}
+        return methods.get(tier, self.method).plan(self.layout, round_index)
+
+    def widest_tier(self, round_index: int) -> str:
+        """The tier whose devices download most."""
+        return max(
+            self.tier_names,
+            key=lambda tier: self.plan(round_index, tier).count_download(self.layout),
+        )
+
+    def count_widest_download(self, round_index: int) -> int:
+        """How many values that is, whatever the weights."""
+        return self.plan(round_index, self.widest_tier(round_index)).count_download(self.layout)
 
     def check(self) -> None:
         """Refuses (CONFIGURATION) what could not run, with the field that is wrong."""
@@ -171,7 +206,12 @@ class TaskConfig:
         self.training.check()
         self.ending.check()
         self.policy.check(limits.largest_cohort)
-        self.method.check(self.layout, devices_draw_base=self.base.is_drawn)
+        for method in (self.method, *(tier.method for tier in self.tiers)):
+            method.check(self.layout, devices_draw_base=self.base.is_drawn)
+        if len(set(self.tier_names)) <= len(self.tiers):
+            raise Refusal(Reason.CONFIGURATION, "tiers must have names that differ", field="tiers")
+        for tier in self.tiers:
+            check_tier_name(tier.name)
         if not 1 <= self.fold_shards <= 64:
             raise Refusal(Reason.CONFIGURATION, "fold_shards must lie between 1 and 64")
         if len(self.base_model.sha256) != 32:
@@ -205,6 +245,16 @@ class Task:
                 task=self.name,
             )
         return replace(self, state=state)
+
+
+def check_tier_name(name: str) -> None:
+    """Refuses CONFIGURATION."""
+    if not NAME.fullmatch(name):
+        raise Refusal(
+            Reason.CONFIGURATION,
+            "a tier name has 1 to 63 lower-case letters, digits and dashes",
+            field="tier",
+        )
 
 
 def check_name(name: str) -> None:

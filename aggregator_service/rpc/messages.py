@@ -166,9 +166,7 @@ def encode_receipt(receipt: Receipt) -> pb.Receipt:
 
 def _encode_assignment(result: Assigned, known_task_sha256: bytes) -> pb.Assignment:
     task, current, assignment = result.task, result.round, result.assignment
-    if current.download is None:
-        raise AssertionError("a round with assignments has a download")
-    plan = task.config.method.plan(task.config.layout, current.index)
+    plan = task.config.plan(current.index, assignment.tier)
     return pb.Assignment(
         assignment_id=assignment.id.bytes,
         round_id=current.id.bytes,
@@ -177,8 +175,8 @@ def _encode_assignment(result: Assigned, known_task_sha256: bytes) -> pb.Assignm
         task_spec=b"" if known_task_sha256 == task.spec_sha256 else task.spec,
         download=pb.Download(
             adapter_version=current.base_version,
-            sha256=current.download.sha256,
-            size_bytes=current.download.size_bytes,
+            sha256=assignment.download_sha256,
+            size_bytes=assignment.download_size_bytes,
         ),
         upload_rule=plan.upload.to_message(),
         train_rule=plan.training.to_message(),

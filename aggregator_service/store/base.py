@@ -40,6 +40,7 @@ __all__ = [
     "Store",
     "StoreUnavailable",
     "Tasks",
+    "TierFigures",
     "Transaction",
     "Updates",
 ]
@@ -65,7 +66,7 @@ class Lock(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByteFigures:
-    """A round's payload bytes: what the service sent and received, whatever became of it.
+    """A tier's payload bytes in a round: what was sent and received, whatever became of it.
 
     One whole download of each assignment that is at work or came to a result, and one payload of
     each accepted update, are what the round is made of. All beyond that is wasted: repeats,
@@ -82,12 +83,21 @@ class ByteFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TierFigures:
+    """What the assignments of a round's one tier add up to."""
+
+    assigned: int
+    bytes: ByteFigures
+    # As in RoundFigures.
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFigures:
     """What a round's assignments add up to."""
 
     # How many assignments are in each state; absent states are 0.
     assignments: Mapping[AssignmentState, int]
-    bytes: ByteFigures
     # Over accepted updates.
     examples: int
     steps: int
@@ -95,6 +105,8 @@ class RoundFigures:
     loss_mean: float | None
     # Summed over every device that reported an evaluation; None before the first.
     evaluation: Evaluation | None
+    # Of tiers with assignments, in order of name.
+    tiers: Mapping[str, TierFigures]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +181,8 @@ class Assignments(Protocol):
 
     def figures(self, round_id: UUID) -> RoundFigures: ...
 
-    def bytes_by_round(self, task_id: UUID) -> Sequence[ByteFigures]:
-        """One for each round with assignments, in no order."""
+    def bytes_by_download(self, task_id: UUID) -> Sequence[ByteFigures]:
+        """One for each tier of each round that has assignments, in no order."""
 
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         """In order of id."""
@@ -286,6 +298,8 @@ class Devices(Protocol):
 
     def revoke(self, device_id: UUID, now: datetime) -> None:
         """Repeating keeps the first time."""
+
+    def set_tier(self, device_id: UUID, tier: str) -> None: ...
 
     def touch(self, device_id: UUID, now: datetime) -> None: ...
 

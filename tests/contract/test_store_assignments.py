@@ -246,7 +246,7 @@ def test_figures_of_a_round_that_nobody_joined_are_zero(store: Store) -> None:
     figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
 
     assert dict(figures.assignments) == dict.fromkeys(AssignmentState, 0)
-    assert (figures.bytes.down, figures.bytes.up) == (0, 0)
+    assert not figures.tiers
     assert (figures.examples, figures.steps) == (0, 0)
     assert figures.loss_mean is None
     assert figures.evaluation is None
@@ -281,7 +281,7 @@ def test_figures_weigh_losses_by_examples_and_count_accepted_updates_only(store:
 
     counted = {state: number for state, number in figures.assignments.items() if number}
     assert counted == {ACCEPTED: 2, AssignmentState.FAILED: 1, TRAINING: 1}
-    assert (figures.bytes.down, figures.bytes.up) == (14, 4)
+    assert (figures.tiers[""].bytes.down, figures.tiers[""].bytes.up) == (14, 4)
     assert (figures.examples, figures.steps) == (40, 4)
     assert figures.loss_mean == pytest.approx((30 * 1.0 + 10 * 3.0) / 40)
     assert figures.evaluation == Evaluation(correct=2, total=8, loss_sum=9.0)
@@ -318,11 +318,12 @@ def test_bytes_are_wasted_beyond_one_download_and_one_payload_of_what_came_of_th
 
     assert wasted(store, current) == expected
     figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
-    assert (figures.bytes.wasted_down, figures.bytes.wasted_up) == (
+    total = figures.tiers[""].bytes
+    assert (total.wasted_down, total.wasted_up) == (
         sum(down for down, _ in expected.values()),
         sum(up for _, up in expected.values()),
     )
-    assert (figures.bytes.download_size_bytes, figures.bytes.updates_accepted) == (size, 5)
+    assert (total.download_size_bytes, total.updates_accepted) == (size, 5)
 
 
 def test_what_a_retracted_update_cost_is_wasted(store: Store) -> None:
@@ -351,8 +352,8 @@ def test_a_task_s_bytes_come_by_round(store: Store) -> None:
             moved(store, a_stored_assignment(store, current), down=number, up=10 * number)
     moved(store, a_stored_assignment(store, a_stored_round(store)), down=1_000, up=1_000)
 
-    found = store.read("bytes", lambda tx: tx.assignments.bytes_by_round(task.id))
+    found = store.read("bytes", lambda tx: tx.assignments.bytes_by_download(task.id))
 
     assert sorted((one.down, one.up) for one in found) == [(2, 20), (4, 40)]
     own = store.read("figures", lambda tx: tx.assignments.figures(rounds[1].id))
-    assert own.bytes in found
+    assert own.tiers[""].bytes in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -76,6 +77,17 @@ def test_touching_a_device_moves_when_it_was_last_seen(store: Store) -> None:
     assert read is not None
     assert read.last_seen_at == NOW + 2 * SECOND
     assert read.revoked_at is None
+
+
+def test_a_device_moves_to_another_tier_and_nobody_else_does(store: Store) -> None:
+    device, other = a_device(tier="phone"), a_device(tier="phone")
+    stored(store, device)
+    stored(store, other)
+
+    store.run("tier", lambda tx: tx.devices.set_tier(device.id, "laptop"))
+
+    read = store.read("get", lambda tx: (tx.devices.get(device.id), tx.devices.get(other.id)))
+    assert read == (replace(device, tier="laptop"), other)
 
 
 def test_a_stored_api_key_is_read_back_as_it_was(store: Store) -> None:

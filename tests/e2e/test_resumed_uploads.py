@@ -59,7 +59,7 @@ class World:
 
     @property
     def ledger_bytes(self) -> int:
-        return figures_of(self.store, rounds_of(self.store, self.task.id)[0]).bytes.up
+        return figures_of(self.store, rounds_of(self.store, self.task.id)[0]).tiers[""].bytes.up
 
     def check_published(self) -> int:
         """How large the one update was."""

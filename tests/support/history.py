@@ -13,7 +13,6 @@ from aggregator_service.app.adapter_files import put_weights
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.assignments import Assignment, AssignmentState
 from aggregator_service.domain.credentials import Device
-from aggregator_service.domain.downloads import count_download
 from aggregator_service.domain.rounds import AbortReason, Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskConfig
 from aggregator_service.store.base import Store
@@ -78,8 +77,8 @@ def a_history(
         ended = RoundState.PUBLISHED
         if number in (aborted, rounds):
             ended = RoundState.ABORTED if number == aborted else RoundState.COLLECTING
-        download = a_download(size_bytes=download_bytes)
-        shown = replace(_round(task, number, version, ended, opened), download=download)
+        downloads = {"": a_download(size_bytes=download_bytes)}
+        shown = replace(_round(task, number, version, ended, opened), downloads=downloads)
         history.append(shown)
         stored(store, shown)
         for index, device in enumerate(devices):
@@ -122,6 +121,7 @@ def _take_part(store: Store, shown: Round, device: Device, *, expired: bool) -> 
         device_id=device.id,
         state=AssignmentState.TRAINING,
         download_sha256=a_download().sha256,
+        download_size_bytes=shown.downloads[""].size_bytes,
         training_seed=1,
         assigned_at=opened,
         expires_at=opened + timedelta(minutes=10),
@@ -152,5 +152,5 @@ def _adapter(blobs: BlobStore, task: Task, origin: Round | None) -> Adapter:
     version = 0 if origin is None else origin.base_version + 1
     weights = np.sin(np.arange(dim, dtype=np.float32) + version)
     key, digest = put_weights(blobs, task.id, weights)
-    mask_nnz = count_download(task.config, version)
+    mask_nnz = task.config.count_widest_download(version)
     return an_adapter(task, origin, weights_key=key, weights_sha256=digest, mask_nnz=mask_nnz)

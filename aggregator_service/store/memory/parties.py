@@ -43,6 +43,11 @@ class MemoryDevices:
         if known is not None and known.revoked_at is None:
             self.tables.devices[device_id] = replace(known, revoked_at=now)
 
+    def set_tier(self, device_id: UUID, tier: str) -> None:
+        known = self.tables.devices.get(device_id)
+        if known is not None:
+            self.tables.devices[device_id] = replace(known, tier=tier)
+
     def touch(self, device_id: UUID, now: datetime) -> None:
         known = self.tables.devices.get(device_id)
         if known is not None:

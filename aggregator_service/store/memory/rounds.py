@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +18,7 @@ from aggregator_service.store.base import (
     Lock,
     LostRace,
     RoundFigures,
+    TierFigures,
 )
 from aggregator_service.store.memory.tables import Bytes, Tables, require
 from flasc_core.errors import Reason, Refusal
@@ -179,31 +180,43 @@ class MemoryAssignments:
         weighted_loss = sum(one.loss_mean * one.examples for one in trained)
         return RoundFigures(
             assignments={state: states[state] for state in AssignmentState},
-            bytes=self._bytes(round_id),
             examples=examples,
             steps=sum(one.steps for one in trained),
             loss_mean=weighted_loss / examples if examples else None,
             evaluation=_summed([one.evaluation for one in assignments if one.evaluation]),
+            tiers={
+                tier: self._tier([one for one in assignments if one.tier == tier])
+                for tier in sorted({one.tier for one in assignments})
+            },
         )
 
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         in_order = sorted(self._of_round(round_id), key=lambda one: one.id)
         return [self._record(one) for one in in_order if after is None or one.id > after][:limit]
 
-    def bytes_by_round(self, task_id: UUID) -> Sequence[ByteFigures]:
-        joined = {one.round_id for one in self.tables.assignments.values()}
-        rounds = self.tables.rounds
-        return [self._bytes(known) for known in joined if rounds[known].task_id == task_id]
+    def bytes_by_download(self, task_id: UUID) -> Sequence[ByteFigures]:
+        groups: defaultdict[tuple[UUID, str], list[Assignment]] = defaultdict(list)
+        for one in self.tables.assignments.values():
+            if one.task_id == task_id:
+                groups[one.round_id, one.tier].append(one)
+        return [self._bytes(group) for group in groups.values()]
 
-    def _bytes(self, round_id: UUID) -> ByteFigures:
-        records = [self._record(one) for one in self._of_round(round_id)]
+    def _tier(self, assignments: Sequence[Assignment]) -> TierFigures:
+        return TierFigures(
+            assigned=len(assignments),
+            bytes=self._bytes(assignments),
+            evaluation=_summed([one.evaluation for one in assignments if one.evaluation]),
+        )
+
+    def _bytes(self, assignments: Sequence[Assignment]) -> ByteFigures:
+        records = [self._record(one) for one in assignments]
         states = [one.assignment.state for one in records]
         return ByteFigures(
             down=sum(one.payload_bytes_down for one in records),
             up=sum(one.payload_bytes_up for one in records),
             wasted_down=sum(one.wasted_bytes_down for one in records),
             wasted_up=sum(one.wasted_bytes_up for one in records),
-            download_size_bytes=self._download_size(round_id) if records else 0,
+            download_size_bytes=max(one.assignment.download_size_bytes for one in records),
             updates_accepted=states.count(AssignmentState.ACCEPTED),
         )
 
@@ -211,7 +224,7 @@ class MemoryAssignments:
         moved = self.tables.bytes_of[assignment.id]
         used_down = used_up = 0
         if assignment.state.uses_download:
-            used_down = min(moved.down, self._download_size(assignment.round_id))
+            used_down = min(moved.down, assignment.download_size_bytes)
         if assignment.state is AssignmentState.ACCEPTED:
             used_up = sum(
                 one.payload_bytes
@@ -225,10 +238,6 @@ class MemoryAssignments:
             wasted_bytes_down=moved.down - used_down,
             wasted_bytes_up=moved.up - used_up,
         )
-
-    def _download_size(self, round_id: UUID) -> int:
-        download = self.tables.rounds[round_id].download
-        return 0 if download is None else download.size_bytes
 
     def _of_round(self, round_id: UUID) -> list[Assignment]:
         return [one for one in self.tables.assignments.values() if one.round_id == round_id]

@@ -17,7 +17,13 @@ from aggregator_service.domain.assignments import (
     Evaluation,
     TrainingMetrics,
 )
-from aggregator_service.store.base import AssignmentRecord, ByteFigures, LostRace, RoundFigures
+from aggregator_service.store.base import (
+    AssignmentRecord,
+    ByteFigures,
+    LostRace,
+    RoundFigures,
+    TierFigures,
+)
 from aggregator_service.store.sql.statements import insert_if_absent
 from aggregator_service.store.sql.tables import assignments, rounds, updates
 
@@ -103,15 +109,17 @@ class SqlAssignments:
         )
         numbers = {AssignmentState(row.state): int(row.number) for row in states}
         sums = self.connection.execute(_SUMS.where(in_round)).one()
-        moved = self.connection.execute(_BYTES.where(in_round)).one()
+        by_tier = self.connection.execute(
+            _TIERS.where(in_round).group_by(assignments.c.tier).order_by(assignments.c.tier)
+        )
         examples = int(sums.examples)
         return RoundFigures(
             assignments={state: numbers.get(state, 0) for state in AssignmentState},
-            bytes=_bytes_from_row(moved),
             examples=examples,
             steps=int(sums.steps),
             loss_mean=float(sums.weighted_loss) / examples if examples else None,
             evaluation=_summed_evaluation(sums),
+            tiers={row.tier: _tier_from_row(row) for row in by_tier},
         )
 
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
@@ -134,31 +142,36 @@ class SqlAssignments:
             for row in self.connection.execute(query)
         ]
 
-    def bytes_by_round(self, task_id: UUID) -> Sequence[ByteFigures]:
-        query = _BYTES.where(assignments.c.task_id == task_id).group_by(assignments.c.round_id)
+    def bytes_by_download(self, task_id: UUID) -> Sequence[ByteFigures]:
+        query = _BYTES.where(assignments.c.task_id == task_id).group_by(
+            assignments.c.round_id, assignments.c.tier
+        )
         return [_bytes_from_row(row) for row in self.connection.execute(query)]
 
 
 _accepted = assignments.c.state == AssignmentState.ACCEPTED.value
+_EVALUATED = (
+    func.count(assignments.c.evaluation_total).label("evaluations"),
+    func.sum(assignments.c.evaluation_correct).label("correct"),
+    func.sum(assignments.c.evaluation_total).label("total"),
+    func.sum(assignments.c.evaluation_loss_sum).label("loss_sum"),
+)
 _SUMS = select(
     func.coalesce(func.sum(case((_accepted, assignments.c.examples))), 0).label("examples"),
     func.coalesce(func.sum(case((_accepted, assignments.c.steps))), 0).label("steps"),
     func.coalesce(
         func.sum(case((_accepted, assignments.c.loss_mean * assignments.c.examples))), 0.0
     ).label("weighted_loss"),
-    func.count(assignments.c.evaluation_total).label("evaluations"),
-    func.sum(assignments.c.evaluation_correct).label("correct"),
-    func.sum(assignments.c.evaluation_total).label("total"),
-    func.sum(assignments.c.evaluation_loss_sum).label("loss_sum"),
+    *_EVALUATED,
 )
 
 
-_joined = assignments.join(rounds, rounds.c.id == assignments.c.round_id).outerjoin(
+_joined = assignments.outerjoin(
     updates,
     (updates.c.round_id == assignments.c.round_id)
     & (updates.c.device_id == assignments.c.device_id),
 )
-_down, _size = assignments.c.payload_bytes_down, rounds.c.download_size_bytes
+_down, _size = assignments.c.payload_bytes_down, assignments.c.download_size_bytes
 _uses_download = assignments.c.state.in_(
     [state.value for state in AssignmentState if state.uses_download]
 )
@@ -174,6 +187,15 @@ _BYTES = select(
     func.coalesce(func.max(_size), 0).label("download_size"),
     func.count(case((_accepted, 1))).label("accepted"),
 ).select_from(_joined)
+_TIERS = _BYTES.add_columns(assignments.c.tier, func.count().label("assigned"), *_EVALUATED)
+
+
+def _tier_from_row(row: Row[Any]) -> TierFigures:
+    return TierFigures(
+        assigned=int(row.assigned),
+        bytes=_bytes_from_row(row),
+        evaluation=_summed_evaluation(row),
+    )
 
 
 def _bytes_from_row(row: Row[Any]) -> ByteFigures:
@@ -204,6 +226,8 @@ def _to_row(value: Assignment) -> dict[str, object]:
         "device_id": value.device_id,
         "state": value.state.value,
         "download_sha256": value.download_sha256,
+        "download_size_bytes": value.download_size_bytes,
+        "tier": value.tier,
         "training_seed": _signed(value.training_seed),
         "assigned_at": value.assigned_at,
         "expires_at": value.expires_at,
@@ -228,6 +252,8 @@ def _from_row(row: Row[Any]) -> Assignment:
         device_id=row.device_id,
         state=AssignmentState(row.state),
         download_sha256=row.download_sha256,
+        download_size_bytes=row.download_size_bytes,
+        tier=row.tier,
         training_seed=row.training_seed % _WORD,
         assigned_at=row.assigned_at,
         expires_at=row.expires_at,

@@ -1,11 +1,12 @@
-"""Task configurations and round policies as the JSON text of a column."""
+"""Task configurations, round policies and tiers' files as the JSON text of a column."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 
-from aggregator_service.domain.rounds import RoundPolicy
+from aggregator_service.domain.rounds import DownloadFile, RoundPolicy
 from aggregator_service.domain.task_json import (
     Json,
     config_from_json,
@@ -15,7 +16,14 @@ from aggregator_service.domain.task_json import (
 )
 from aggregator_service.domain.tasks import TaskConfig
 
-__all__ = ["config_from_text", "config_to_text", "policy_from_text", "policy_to_text"]
+__all__ = [
+    "config_from_text",
+    "config_to_text",
+    "downloads_from_text",
+    "downloads_to_text",
+    "policy_from_text",
+    "policy_to_text",
+]
 
 
 def config_to_text(config: TaskConfig) -> str:
@@ -35,6 +43,27 @@ def policy_to_text(policy: RoundPolicy) -> str:
 @lru_cache(maxsize=64)
 def policy_from_text(text: str) -> RoundPolicy:
     return policy_from_json(json.loads(text))
+
+
+def downloads_to_text(downloads: Mapping[str, DownloadFile]) -> str:
+    return _dump(
+        {
+            tier: {
+                "key": file.key,
+                "sha256": file.sha256.hex(),
+                "size_bytes": file.size_bytes,
+                "nnz": file.nnz,
+            }
+            for tier, file in downloads.items()
+        }
+    )
+
+
+def downloads_from_text(text: str) -> dict[str, DownloadFile]:
+    return {
+        tier: DownloadFile(**(fields | {"sha256": bytes.fromhex(fields["sha256"])}))
+        for tier, fields in json.loads(text).items()
+    }
 
 
 def _dump(data: Json) -> str:

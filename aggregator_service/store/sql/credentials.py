@@ -31,6 +31,7 @@ class SqlDevices:
             "enrolled_at": device.enrolled_at,
             "revoked_at": device.revoked_at,
             "last_seen_at": device.last_seen_at,
+            "tier": device.tier,
         }
         if not insert_if_absent(self.connection, devices, row, "name"):
             raise Refusal(
@@ -52,6 +53,10 @@ class SqlDevices:
     def revoke(self, device_id: UUID, now: datetime) -> None:
         query = update(devices).where(devices.c.id == device_id, devices.c.revoked_at.is_(None))
         self.connection.execute(query.values(revoked_at=now))
+
+    def set_tier(self, device_id: UUID, tier: str) -> None:
+        query = update(devices).where(devices.c.id == device_id)
+        self.connection.execute(query.values(tier=tier))
 
     def touch(self, device_id: UUID, now: datetime) -> None:
         query = update(devices).where(devices.c.id == device_id)
@@ -107,6 +112,7 @@ def _device(row: Row[Any]) -> Device:
         enrolled_at=row.enrolled_at,
         revoked_at=row.revoked_at,
         last_seen_at=row.last_seen_at,
+        tier=row.tier,
     )
 
 

@@ -17,7 +17,12 @@ from aggregator_service.domain.rounds import (
     RoundState,
 )
 from aggregator_service.store.base import Lock, LostRace
-from aggregator_service.store.sql.config_json import policy_from_text, policy_to_text
+from aggregator_service.store.sql.config_json import (
+    downloads_from_text,
+    downloads_to_text,
+    policy_from_text,
+    policy_to_text,
+)
 from aggregator_service.store.sql.statements import insert_if_absent, locked
 from aggregator_service.store.sql.tables import cohorts, rounds
 
@@ -73,7 +78,8 @@ class SqlRounds:
 
 
 def _to_row(value: Round) -> dict[str, object]:
-    download = value.download
+    download = value.downloads.get("")
+    others = {tier: file for tier, file in value.downloads.items() if tier}
     return {
         "id": value.id,
         "task_id": value.task_id,
@@ -90,6 +96,7 @@ def _to_row(value: Round) -> dict[str, object]:
         "download_sha256": None if download is None else download.sha256,
         "download_size_bytes": None if download is None else download.size_bytes,
         "download_nnz": None if download is None else download.nnz,
+        "tier_downloads": downloads_to_text(others),
         "accepted_updates": value.accepted_updates,
         "manifest_sha256": value.manifest_sha256,
         "abort_reason": None if value.abort_reason is None else value.abort_reason.value,
@@ -110,7 +117,7 @@ def _from_row(row: Row[Any]) -> Round:
         opened_at=row.opened_at,
         closed_at=row.closed_at,
         ended_at=row.ended_at,
-        download=_download_from_row(row),
+        downloads=_downloads_from_row(row),
         accepted_updates=row.accepted_updates,
         manifest_sha256=row.manifest_sha256,
         abort_reason=None if row.abort_reason is None else AbortReason(row.abort_reason),
@@ -118,12 +125,13 @@ def _from_row(row: Row[Any]) -> Round:
     )
 
 
-def _download_from_row(row: Row[Any]) -> DownloadFile | None:
+def _downloads_from_row(row: Row[Any]) -> dict[str, DownloadFile]:
     if row.download_key is None:
-        return None
-    return DownloadFile(
+        return {}
+    common = DownloadFile(
         key=row.download_key,
         sha256=row.download_sha256,
         size_bytes=row.download_size_bytes,
         nnz=row.download_nnz,
     )
+    return {"": common, **downloads_from_text(row.tier_downloads)}

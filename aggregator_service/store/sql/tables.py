@@ -119,6 +119,8 @@ rounds: Final = Table(
     Column("download_sha256", LargeBinary),
     Column("download_size_bytes", BigInteger),
     Column("download_nnz", BigInteger),
+    # The files of tasks' tiers by name, as JSON; the columns above are of devices without one.
+    Column("tier_downloads", Text, nullable=False, server_default="{}"),
     # Both fixed once: the count when the round closes, the digest when folding begins.
     Column("accepted_updates", Integer),
     Column("manifest_sha256", LargeBinary),
@@ -167,6 +169,7 @@ devices: Final = Table(
     Column("enrolled_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     Column("last_seen_at", UtcDateTime),
+    Column("tier", Text, nullable=False, server_default=""),
     UniqueConstraint("name"),
     _digest("credential_sha256"),
 )
@@ -211,6 +214,8 @@ assignments: Final = Table(
     Column("payload_bytes_down", BigInteger, nullable=False),
     Column("payload_bytes_up", BigInteger, nullable=False),
     Column("revision", Integer, nullable=False),
+    Column("tier", Text, nullable=False, server_default=""),
+    Column("download_size_bytes", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("round_id", "device_id"),
     Index(None, "task_id", "device_id", "state"),
     Index(None, "round_id", "state"),

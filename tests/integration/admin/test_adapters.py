@@ -51,7 +51,7 @@ def test_a_version_is_downloaded_as_devices_run_it_and_as_the_server_keeps_it(
     adapter = operator.store.read("get", lambda tx: tx.adapters.get(history.task.id, number))
     assert adapter is not None
     master = load_weights(operator.blobs, adapter)
-    masked = select_download(config, Masters(weights=master, round_index=number)).to_dense()
+    masked = select_download(config, Masters(weights=master, plan=config.plan(number))).to_dense()
 
     by_default = operator.get(TENSORS.format(version))
     kept = operator.get(TENSORS.format(version) + "?weights=master")

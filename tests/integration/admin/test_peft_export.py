@@ -90,7 +90,7 @@ def test_peft_loads_an_exported_folder_tensor_by_tensor(
         archive.extractall(tmp_path)
     model = peft.PeftModel.from_pretrained(a_base_model(), str(tmp_path), is_trainable=True)
 
-    masked = select_download(config, Masters(weights=weights, round_index=0)).to_dense()
+    masked = select_download(config, Masters(weights=weights, plan=config.plan(0))).to_dense()
     wanted = layout.split(masked if kind == "masked" else weights)
     loaded = {name: tensor.detach().numpy() for name, tensor in trainable(model).items()}
     assert loaded.keys() == wanted.keys()

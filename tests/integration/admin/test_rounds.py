@@ -42,8 +42,8 @@ def test_a_round_shows_the_figures_of_the_database(operator: Operator, history: 
         assert shown["devices"]["by_state"] == {
             state.value: count for state, count in figures.assignments.items()
         }
-        assert shown["bytes"]["down"] == figures.bytes.down
-        assert shown["bytes"]["up"] == figures.bytes.up
+        assert shown["bytes"]["down"] == figures.tiers[""].bytes.down
+        assert shown["bytes"]["up"] == figures.tiers[""].bytes.up
         assert shown["training"] == {
             "examples": figures.examples,
             "steps": figures.steps,

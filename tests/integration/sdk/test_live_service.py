@@ -129,8 +129,9 @@ def test_both_ends_count_the_same_payload_bytes(service: LiveService, join: Join
         device.step()
     current = service.latest_round(task)
     figures = service.store.read("test", lambda tx: tx.assignments.figures(current.id))
-    assert figures.bytes.up == sum(device.summary.payload_bytes_sent for device in devices)
-    assert figures.bytes.down == sum(device.summary.payload_bytes_received for device in devices)
+    counted = figures.tiers[""].bytes
+    assert counted.up == sum(device.summary.payload_bytes_sent for device in devices)
+    assert counted.down == sum(device.summary.payload_bytes_received for device in devices)
 
 
 def test_a_device_that_took_part_is_told_when_to_come_back(

@@ -258,7 +258,7 @@ class TestTheServiceItself:
             task = live.create_task()
             device = live.device()
             given = device.assignment(TASK)
-            download = live.latest_round(task).download
+            download = live.latest_round(task).downloads[""]
             assert download is not None
             blobs.delete(download.key)
             error = refused(device.download, given)

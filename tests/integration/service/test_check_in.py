@@ -54,7 +54,6 @@ def test_a_device_is_told_all_that_it_needs(live: LiveService) -> None:
     device = live.device()
     given = device.assignment("a-task")
     current = live.latest_round(task)
-    assert current.download is not None
     assert current.deadline is not None
     assert given.round_id == current.id.bytes
     assert given.round_number == 1
@@ -62,8 +61,8 @@ def test_a_device_is_told_all_that_it_needs(live: LiveService) -> None:
     assert given.task_spec == task.spec
     assert given.task_sha256 == sha256(task.spec).digest()
     assert given.download.adapter_version == 0
-    assert given.download.sha256 == current.download.sha256
-    assert given.download.size_bytes == current.download.size_bytes
+    assert given.download.sha256 == current.downloads[""].sha256
+    assert given.download.size_bytes == current.downloads[""].size_bytes
     assert given.expires_at.ToDatetime(current.deadline.tzinfo) == current.deadline
     # A quarter of 24 coordinates.
     assert [group.count for group in given.upload_rule.groups] == [6]

@@ -159,7 +159,7 @@ def test_a_round_that_starts_over_sends_the_same_file_without_encoding_it_again(
     method = Flasc(download_density=0.5, upload_density=0.5, decay=decay)
     first, second = started_over(live, live.create_task(method=method))
     assert (first.number, second.number) == (1, 2)
-    assert second.download == first.download
+    assert second.downloads[""] == first.downloads[""]
     device = live.device()
     given = device.assignment("a-task")
     assert sha256(device.download(given)).digest() == given.download.sha256
@@ -174,10 +174,8 @@ def test_a_new_version_gets_a_file_of_its_own(live: LiveService) -> None:
     live.settle()
     second = current_of(live, task)
     assert (second.number, second.base_version) == (2, 1)
-    assert first.download is not None
-    assert second.download is not None
-    assert second.download.nnz == first.download.nnz
-    assert second.download.sha256 != first.download.sha256
+    assert second.downloads[""].nnz == first.downloads[""].nnz
+    assert second.downloads[""].sha256 != first.downloads[""].sha256
 
 
 def test_another_device_s_assignment_is_not_found(live: LiveService) -> None:
@@ -246,7 +244,7 @@ def test_a_file_that_has_lost_bytes_is_the_service_s_fault(
     task = live.create_task()
     device = live.device()
     given = device.assignment("a-task")
-    download = current_of(live, task).download
+    download = current_of(live, task).downloads[""]
     assert download is not None
     path = tmp_path / "blobs" / download.key
     path.write_bytes(path.read_bytes()[:-1])
@@ -268,7 +266,7 @@ def test_an_assignment_gives_its_download_until_it_expires(
     read = ReadDownload(store=sqlite_store, blobs=blobs, now=clock)
     clock.move(waited)
     if waited < timedelta(minutes=10):
-        assert read(device.id, given.assignment.id, 0) == given.round.download
+        assert read(device.id, given.assignment.id, 0) == given.round.downloads[""]
         return
     with pytest.raises(Refusal) as refusal:
         read(device.id, given.assignment.id, 0)

@@ -83,7 +83,7 @@ def test_what_was_durable_before_a_death_is_not_sent_again() -> None:
 
 def ledger(world: OneTask, work: Assigned) -> int:
     figures = world.untrapped.store.read("test", lambda tx: tx.assignments.figures(work.round.id))
-    return figures.bytes.up
+    return figures.tiers[""].bytes.up
 
 
 def the_same(world: OneTask, work: Assigned) -> None:

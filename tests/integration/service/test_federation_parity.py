@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, UpdateLimits
+from aggregator_service.app.enroll_device import SetTier
+from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Tier, UpdateLimits
 from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import Evaluation, Participant, StepOutcome, TrainingPlan, TrainingResult
@@ -32,7 +33,7 @@ from flasc_core.wire import Encoding
 from flasc_sim.federation import Federation, Participation
 from tests.builders import a_policy
 from tests.support.live import live_service
-from tests.support.seen import adapters_of
+from tests.support.seen import adapters_of, device_id_of
 from tests.support.vector_trainer import a_layout
 
 ROUNDS = 3
@@ -110,7 +111,35 @@ def test_every_method_is_the_same_in_the_service_and_in_process(
     check_parity(sqlite_store, tmp_path, method=method, base=InitialBase(seed=5))
 
 
-def check_parity(store: Store, folder: Path, *, base: Base, **settings: Any) -> None:
+@pytest.mark.parametrize(
+    "tiers",
+    [
+        {"small": Flasc(download_density=1 / 16, upload_density=1 / 16, head_density=1.0)},
+        {"small": HetLora(rank=1), "middle": HetLora(rank=2)},
+    ],
+    ids=["densities", "ranks"],
+)
+def test_tiers_are_the_same_in_the_service_and_in_process(
+    sqlite_store: Store, tmp_path: Path, tiers: dict[str, Method]
+) -> None:
+    check_parity(
+        sqlite_store,
+        tmp_path,
+        base=ZeroBase(),
+        method=Flasc(download_density=1.0, upload_density=1.0),
+        tiers=tuple(Tier(name=name, method=method) for name, method in tiers.items()),
+        device_tiers=(*tiers, "", "")[: len(EXAMPLES)],
+    )
+
+
+def check_parity(
+    store: Store,
+    folder: Path,
+    *,
+    base: Base,
+    device_tiers: tuple[str, ...] = ("",) * len(EXAMPLES),
+    **settings: Any,
+) -> None:
     start = base.initialise(LAYOUT, np.linspace(-1, 1, LAYOUT.dim, dtype=np.float32))
     trainers = [PullTrainer(examples) for examples in EXAMPLES]
     with live_service(store, FolderBlobs(folder / "blobs")) as service:
@@ -123,7 +152,10 @@ def check_parity(store: Store, folder: Path, *, base: Base, **settings: Any) -> 
             base=base,
             **settings,
         )
-        credentials = [service.device().credential for _ in trainers]
+        devices = [service.device() for _ in trainers]
+        for device, tier in zip(devices, device_tiers, strict=True):
+            SetTier(store=store)(device_id_of(device), tier)
+        credentials = [device.credential for device in devices]
         for _ in range(ROUNDS):
             for trainer, credential in zip(trainers, credentials, strict=True):
                 take_part(service.port, trainer, credential, folder)
@@ -134,8 +166,10 @@ def check_parity(store: Store, folder: Path, *, base: Base, **settings: Any) -> 
     computed = [sha256(start.tobytes()).digest()]
     for number in range(ROUNDS):
         federation.run_round(
-            Participation(trainer=PullTrainer(trainer.examples), seed=trainer.seeds[number])
-            for trainer in trainers
+            Participation(
+                trainer=PullTrainer(trainer.examples), seed=trainer.seeds[number], tier=tier
+            )
+            for trainer, tier in zip(trainers, device_tiers, strict=True)
         )
         computed.append(sha256(federation.weights.tobytes()).digest())
     assert published == computed

@@ -97,7 +97,7 @@ def test_below_quorum_a_round_is_aborted_and_the_next_starts_from_the_same_versi
     assert first.accepted_updates is None
     assert second.state is RoundState.COLLECTING
     assert (second.number, second.base_version) == (2, 0)
-    assert second.download == first.download
+    assert second.downloads[""] == first.downloads[""]
     assert len(adapters_of(live.store, task)) == 1
     assert assignment_of(live.store, given).state is AssignmentState.EXPIRED
     # What was accepted is dropped, and the ledger says so.

@@ -211,7 +211,7 @@ class TestDraining:
         payload = device.download(device.assignment("a-task"))
         memory.stop()
         current = rounds_of(memory.store, task)[0]
-        assert figures_of(memory.store, current).bytes.down == len(payload)
+        assert figures_of(memory.store, current).tiers[""].bytes.down == len(payload)
 
 
 def refused_at_last(device: SyntheticDevice) -> grpc.StatusCode | None:

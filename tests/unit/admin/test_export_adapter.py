@@ -14,19 +14,20 @@ from safetensors.numpy import load
 
 from aggregator_service.app.export_adapter import Export, WeightsKind, peft_name
 from aggregator_service.domain.downloads import Masters
+from aggregator_service.domain.tasks import Task
 from flasc_core.methods import Flasc
 from tests.builders import a_config, a_task, an_adapter
 
 MASTER = np.arange(1, 25, dtype=np.float32)
 
 
-def masters_of(version: int) -> Masters:
-    return Masters(weights=MASTER, round_index=version)
+def masters_of(task: Task, version: int = 0) -> Masters:
+    return Masters(weights=MASTER, plan=task.config.plan(version))
 
 
 def an_export(**changes: object) -> Export:
     task = a_task(name="a-task")
-    export = Export(task=task, adapter=an_adapter(task), masters=masters_of(0))
+    export = Export(task=task, adapter=an_adapter(task), masters=masters_of(task))
     return replace(export, **changes)  # type: ignore[arg-type]
 
 
@@ -57,7 +58,7 @@ def test_the_mask_is_that_of_the_round_that_starts_from_the_version() -> None:
 
     nonzeros = [
         np.count_nonzero(
-            an_export(task=task, masters=masters_of(version)).weights(WeightsKind.MASKED)
+            an_export(task=task, masters=masters_of(task, version)).weights(WeightsKind.MASKED)
         )
         for version in (0, 1, 2)
     ]

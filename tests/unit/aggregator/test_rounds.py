@@ -40,7 +40,7 @@ def _ticked(one: Round) -> Round:
 # Each of a round's moves, as the way to ask for it. The goal of the builders' policy is 3.
 MOVES: Final[Mapping[RoundState, Callable[[Round], Round]]] = MappingProxyType(
     {
-        State.COLLECTING: lambda one: one.open(LATER, a_download()),
+        State.COLLECTING: lambda one: one.open(LATER, {"": a_download()}),
         State.CLOSING: _ticked,
         State.EVALUATED: _ticked,
         State.FOLDING: lambda one: one.begin_folding(digest("manifest")),
@@ -93,10 +93,10 @@ def test_a_state_is_final_where_no_move_leads_on() -> None:
 
 
 def test_opening_sets_the_download_and_starts_the_window() -> None:
-    opened = a_round(state=State.PENDING).open(LATER, a_download(nnz=5))
+    opened = a_round(state=State.PENDING).open(LATER, {"": a_download(nnz=5)})
     assert opened.opened_at == LATER
     assert opened.deadline == LATER + opened.policy.window
-    assert opened.download == a_download(nnz=5)
+    assert opened.downloads[""] == a_download(nnz=5)
 
 
 def test_a_round_that_has_not_opened_has_no_deadline() -> None:
@@ -226,7 +226,7 @@ def test_whatever_happens_a_round_keeps_to_the_diagram(
 
 def _try(current: Round, move: str, reported: int, now: datetime) -> Round:
     moves: dict[str, Callable[[], Round]] = {
-        "open": lambda: current.open(now, a_download()),
+        "open": lambda: current.open(now, {"": a_download()}),
         "tick": lambda: current.tick(now, reported),
         "fold": lambda: current.begin_folding(digest("manifest")),
         "publish": lambda: current.publish(now),
@@ -240,7 +240,7 @@ def _try(current: Round, move: str, reported: int, now: datetime) -> Round:
 
 def _check_sound(one: Round) -> None:
     opened = one.state not in (State.PENDING, State.ABORTED)
-    assert (one.opened_at is None) == (one.download is None)
+    assert (one.opened_at is None) == (not one.downloads)
     assert one.opened_at is not None or not opened
     assert (one.abort_reason is not None) == (one.state is State.ABORTED)
     assert (one.ended_at is not None) == one.state.is_final
