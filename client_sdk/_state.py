@@ -24,7 +24,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from client_sdk._errors import StateDamaged, StateFolderError, StateFolderInUse
-from client_sdk._lock import FileLock
+from client_sdk.file_lock import FileLock
 from flasc_core.pb.v1 import device_service_pb2
 
 __all__ = ["PartialDownload", "PendingUpdate", "StateFolder", "Totals"]

@@ -23,6 +23,7 @@ from flasc_cli.commands import (
     migrate,
     rounds,
     serve,
+    simulate,
     task,
 )
 from flasc_cli.errors import CliError, ExitCode
@@ -44,6 +45,7 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(dp.app, name="dp")
 app.command()(serve.serve)
 app.command()(evaluate.evaluate)
+app.command()(simulate.simulate)
 app.command()(demo.demo)
 
 

@@ -7,8 +7,9 @@ master weights ─select, encode─▶ download ─decode─▶ start ─every d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -22,12 +23,15 @@ from aggregator_service.domain.downloads import (
     select_download,
 )
 from aggregator_service.domain.tasks import TaskConfig
-from client_sdk.trainer import Trainer, TrainingPlan
+from client_sdk.trainer import Trainer
 from flasc_core.fold import Accumulator
-from flasc_core.methods import UploadRule, apply_upload_rule, trainable_mask
-from flasc_core.wire import DecodeLimits, Encoding, decode, decode_segments, encode, profile_for
+from flasc_core.layout import Role
+from flasc_core.methods import mask_composition
+from flasc_core.server_update import OptimizerState
+from flasc_core.wire import DecodeLimits, decode_segments
+from flasc_sim.device_work import Assignment, DeviceUpdate, TierWork
 
-__all__ = ["Federation", "Participation", "RoundReport"]
+__all__ = ["Federation", "Participation", "RoundReport", "Standing", "TierReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +44,58 @@ class Participation:
     tier: str = ""
 
 
+@dataclass(slots=True, kw_only=True)
+class TierReport:
+    """A round's devices of one tier together: payload bytes, and values sent by their role."""
+
+    devices: int = 0
+    payload_bytes_down: int = 0
+    payload_bytes_up: int = 0
+    examples: int = 0
+    # Over examples.
+    loss_sum: float = 0.0
+    values_down: Counter[Role] = field(default_factory=Counter)
+    values_up: Counter[Role] = field(default_factory=Counter)
+
+    def count(
+        self, assignment: Assignment, mask: Mapping[Role, int], update: DeviceUpdate
+    ) -> None:
+        """Add a device's share; `mask` is what it downloaded."""
+        self.devices += 1
+        self.payload_bytes_down += len(assignment.download)
+        self.payload_bytes_up += len(update.payload)
+        self.examples += update.examples
+        self.loss_sum += update.loss_mean * update.examples
+        self.values_down.update(mask)
+        self.values_up.update(update.mask)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundReport:
-    """Payload bytes over all devices of the round, and their mean training loss by examples."""
+    """By tier, in the order in which their first devices came."""
 
-    devices: int
-    payload_bytes_down: int
-    payload_bytes_up: int
-    examples: int
-    loss_mean: float
+    tiers: Mapping[str, TierReport]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OpenTier:
-    """What a round's devices of one tier get: where they start, and by which rules they work."""
+class _Opened:
+    """An assignment of the next round, and how many values it sends by their role."""
 
-    download_bytes: int
-    start: NDArray[np.float32]
-    trainable: NDArray[np.bool_] | None
-    upload: UploadRule
+    assignment: Assignment
+    mask: Mapping[Role, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Standing:
+    """Where a federation stands between two rounds.
+
+    `weights` are the masters, and `ranked` the versions that later rounds rank by, by their number.
+    """
+
+    weights: NDArray[np.float32]
+    optimizer: OptimizerState
+    round_index: int
+    ranked: Mapping[int, NDArray[np.float32]]
 
 
 class Federation:
@@ -72,9 +109,28 @@ class Federation:
         self.config: Final = config
         self.weights = weights
         self.round_index = 0
-        self._state = config.optimizer.init(config.layout.dim)
+        self._optimizer = config.optimizer.init(config.layout.dim)
         # Versions that later rounds rank by, as soon as there are such rounds.
         self._ranked: dict[int, NDArray[np.float32]] = {}
+        self._opened: dict[str, _Opened] = {}
+
+    @classmethod
+    def resume(cls, config: TaskConfig, standing: Standing) -> Federation:
+        """Return a federation that goes on where the one with this standing is."""
+        federation = cls(config, standing.weights)
+        federation.round_index = standing.round_index
+        federation._optimizer = standing.optimizer
+        federation._ranked = dict(standing.ranked)
+        return federation
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(
+            weights=self.weights,
+            optimizer=self._optimizer,
+            round_index=self.round_index,
+            ranked=dict(self._ranked),
+        )
 
     def device_weights(self, tier: str = "") -> NDArray[np.float32]:
         """Return what a tier's devices start from and score in the next round, shape (dim,)."""
@@ -82,46 +138,53 @@ class Federation:
 
     def run_round(self, cohort: Iterable[Participation]) -> RoundReport:
         """Raises TrainingFailed, and ValueError for an empty cohort; nothing has changed then."""
-        config = self.config
-        open_tiers: dict[str, _OpenTier] = {}
-        total = Accumulator.zeros(config.layout.dim)
-        bytes_down, bytes_up, examples, loss_sum = 0, 0, 0, 0.0
-        for number, device in enumerate(cohort):
-            tier = config.tier_of(device.tier)
-            if tier not in open_tiers:
-                open_tiers[tier] = self._open(tier)
-            opened = open_tiers[tier]
-            result = device.trainer.train(
-                opened.start, self._training_plan(), device.seed, _ignore_step, opened.trainable
+        return self.close(self._work(cohort))
+
+    def open(self, tier: str) -> Assignment:
+        """Return what the next round's devices of a tier get; repeating gives the same."""
+        if tier not in self._opened:
+            masters = self._masters(tier)
+            selected = select_download(self.config, masters)
+            assignment = Assignment(
+                tier=tier,
+                download=encode_download(self.config, selected),
+                training=masters.plan.training,
+                upload=masters.plan.upload,
             )
-            payload = self._encode(result.update, opened.upload)
-            self._add(total, payload, opened.upload, number, result.examples)
-            bytes_down += opened.download_bytes
-            bytes_up += len(payload)
-            examples += result.examples
-            loss_sum += result.loss_mean * result.examples
-        self.weights, self._state = config.optimizer.apply(
-            self.weights, total.mean(total.weight_sum), self._state
+            self._opened[tier] = _Opened(
+                assignment=assignment,
+                mask=mask_composition(self.config.layout, selected.indices),
+            )
+        return self._opened[tier].assignment
+
+    def close(self, updates: Iterable[DeviceUpdate]) -> RoundReport:
+        """Fold updates of what `open` gave, and make the next adapter of their mean.
+
+        The adapter does not depend on their order. ValueError where there are none; whatever
+        `updates` raises goes on, and nothing has changed then.
+        """
+        config = self.config
+        total = Accumulator.zeros(config.layout.dim)
+        tiers: dict[str, TierReport] = {}
+        for number, update in enumerate(updates):
+            self._add(total, update, number)
+            tiers.setdefault(update.tier, TierReport()).count(
+                self._opened[update.tier].assignment, self._opened[update.tier].mask, update
+            )
+        self.weights, self._optimizer = config.optimizer.apply(
+            self.weights, total.mean(total.weight_sum), self._optimizer
         )
         self.round_index += 1
-        return RoundReport(
-            devices=total.count,
-            payload_bytes_down=bytes_down,
-            payload_bytes_up=bytes_up,
-            examples=examples,
-            loss_mean=loss_sum / examples,
-        )
+        self._opened = {}
+        return RoundReport(tiers=tiers)
 
-    def _open(self, tier: str) -> _OpenTier:
-        config, masters = self.config, self._masters(tier)
-        download = encode_download(config, select_download(config, masters))
-        decoded = decode(download, DecodeLimits.of_download(config.layout.dim))
-        return _OpenTier(
-            download_bytes=len(download),
-            start=config.base.start_from(config.layout, decoded),
-            trainable=trainable_mask(config.layout, masters.plan.training, decoded.indices),
-            upload=masters.plan.upload,
-        )
+    def _work(self, cohort: Iterable[Participation]) -> Iterator[DeviceUpdate]:
+        opened: dict[str, TierWork] = {}
+        for device in cohort:
+            tier = self.config.tier_of(device.tier)
+            if tier not in opened:
+                opened[tier] = TierWork(self.config, self.open(tier))
+            yield opened[tier].do(device.trainer, device.seed)
 
     def _masters(self, tier: str) -> Masters:
         plan = self.config.plan(self.round_index, tier)
@@ -132,29 +195,15 @@ class Federation:
             ranked = self._ranked.setdefault(plan.ranked_by, self.weights)
         return Masters(weights=self.weights, plan=plan, ranked=ranked)
 
-    def _training_plan(self) -> TrainingPlan:
-        training = self.config.training
-        return TrainingPlan(**{name: getattr(training, name) for name in type(training).__slots__})
-
-    def _encode(self, update: NDArray[np.float32], rule: UploadRule) -> bytes:
-        accepted = self.config.encodings.updates
-        encoding = accepted[0] if accepted else Encoding.parse("plain")
-        return encode(apply_upload_rule(self.config.layout, update, rule), profile_for(encoding))
-
-    def _add(
-        self, total: Accumulator, payload: bytes, rule: UploadRule, number: int, examples: int
-    ) -> None:
+    def _add(self, total: Accumulator, update: DeviceUpdate, number: int) -> None:
+        rule = self._opened[update.tier].assignment.upload
         # As the SDK declares it.
-        weight = min(max(examples, 1), self.config.limits.max_weight)
+        weight = min(max(update.examples, 1), self.config.limits.max_weight)
         limits = DecodeLimits(
             dim=self.config.layout.dim,
             max_nnz=rule.max_count,
             max_abs_value=self.config.limits.max_abs_value,
             value_encodings=self.config.encodings.accepted_values,
         )
-        parts = partial(decode_segments, payload, limits)
+        parts = partial(decode_segments, update.payload, limits)
         total.add_parts(parts, weight, number.to_bytes(16, "big"))
-
-
-def _ignore_step(step: int, total: int) -> None:
-    pass

@@ -21,7 +21,7 @@ from aggregator_service.domain.downloads import Masters, device_weights
 from aggregator_service.domain.tasks import Task
 from flasc_core.layout import AdapterLayout
 
-__all__ = ["Export", "WeightsKind", "peft_name"]
+__all__ = ["Export", "WeightsKind", "peft_name", "peft_tensors"]
 
 # PEFT's own names inside an adapter folder.
 _CONFIG: Final = "adapter_config.json"
@@ -78,7 +78,7 @@ class Export:
         return device_weights(self.task.config, self.masters)
 
     def safetensors(self, kind: WeightsKind) -> bytes:
-        return _encode(self.task.config.layout, self.weights(kind))
+        return peft_tensors(self.task.config.layout, self.weights(kind))
 
     def peft_zip(self, kind: WeightsKind) -> bytes:
         """The content of a folder for `PeftModel.from_pretrained`, and a card that explains it."""
@@ -109,7 +109,8 @@ class Export:
         )
 
 
-def _encode(layout: AdapterLayout, weights: NDArray[np.float32]) -> bytes:
+def peft_tensors(layout: AdapterLayout, weights: NDArray[np.float32]) -> bytes:
+    """Encode a vector as the safetensors file of a PEFT folder."""
     # One entry of metadata at most: the format keeps them in no particular order.
     return save(
         {

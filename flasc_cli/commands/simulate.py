@@ -1,0 +1,60 @@
+"""`flasc simulate`: whole federated runs on this machine, by settings files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from flasc_cli.options import DataOption, JsonOption
+from flasc_cli.output import print_json, print_table
+
+__all__ = ["simulate"]
+
+COLUMNS: Final = ("name", "seed", "accuracy", "rounds", "payload_bytes_down", "payload_bytes_up")
+
+
+def simulate(
+    configs: Annotated[list[Path], typer.Argument(help="Settings files, TOML.")],
+    *,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option("--seed", help="In place of the file's; repeatable.", min=0),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, as ending.rounds=10; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Runs go to OUT/NAME/seedN, and go on there where they stopped.")
+    ] = Path("runs"),
+    data: DataOption = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Keeps what frozen layers make of the data, for next time.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(help="Rounds between two checkpoints.", min=1)
+    ] = 10,
+    threads: Annotated[
+        int, typer.Option(help="Of this process; sums depend on their number.", min=1)
+    ] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Run settings files one after another; what is finished is left as it is."""
+    import torch
+
+    from flasc_cli.simulating import read_runs, run_all
+    from flasc_sim.workload import Sources
+
+    torch.set_num_threads(threads)
+    results = run_all(
+        read_runs(configs, seeds=seeds or [], assignments=assignments or []),
+        Sources(data=data, cache=cache),
+        out,
+        checkpoint_every=checkpoint_every,
+    )
+    if as_json:
+        print_json(results)
+    else:
+        print_table("Runs", COLUMNS, [[result[name] for name in COLUMNS] for result in results])

@@ -1,0 +1,119 @@
+"""Runs one settings file after another, and shows how far each one is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from client_sdk import TrainingFailed
+from flasc_cli.errors import CliError
+from flasc_cli.output import say
+from flasc_sim.run_folder import RunFolder, run
+from flasc_sim.settings import RunSettings, changed_table, read_settings, read_table
+from flasc_sim.simulation import Simulation
+from flasc_sim.workload import Sources, Workload, load_workload
+
+__all__ = ["read_runs", "run_all"]
+
+# Where no terminal shows a bar, a line so many times per run.
+_LINES: Final = 10
+
+
+def read_runs(
+    configs: Sequence[Path], *, seeds: Sequence[int], assignments: Sequence[str]
+) -> list[RunSettings]:
+    """Read every file, once for each seed. Raises CliError that names the file and the key."""
+    changes = [[*assignments, f"seed={seed}"] for seed in seeds] or [list(assignments)]
+    return [_read(config, change) for config in configs for change in changes]
+
+
+def run_all(
+    planned: Sequence[RunSettings], sources: Sources, out: Path, *, checkpoint_every: int
+) -> list[Mapping[str, Any]]:
+    """Return the results of what is finished; runs that another process works on are left out."""
+    workloads = _Workloads(sources)
+    results: list[Mapping[str, Any]] = []
+    for number, settings in enumerate(planned, start=1):
+        folder = RunFolder(path=out / settings.name / f"seed{settings.seed}")
+        say(f"run {number} of {len(planned)}: {settings.name}, seed {settings.seed}")
+        try:
+            with _Display() as display:
+                result = run(
+                    settings,
+                    partial(workloads.load, settings),
+                    folder,
+                    checkpoint_every=checkpoint_every,
+                    on_round=display.show,
+                )
+        except BlockingIOError:
+            say(f"  another process works on {folder.path}")
+            continue
+        except (OSError, ValueError, TrainingFailed) as error:
+            raise CliError(f"{settings.name}, seed {settings.seed}: {error}") from error
+        results.append({**result, "folder": str(folder.path)})
+    return results
+
+
+def _read(config: Path, assignments: Sequence[str]) -> RunSettings:
+    try:
+        return read_settings(changed_table(read_table(config), assignments), name=config.stem)
+    except (OSError, ValueError) as error:
+        raise CliError(f"{config}: {error}") from error
+
+
+class _Workloads:
+    """Keeps the last workload, since runs beside each other mostly share it."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources: Final = sources
+        self._last: tuple[str, Mapping[str, Any], Workload] | None = None
+
+    def load(self, settings: RunSettings) -> Workload:
+        name, options = settings.workload_name, settings.workload_options
+        if self._last is None or self._last[:2] != (name, options):
+            say(f"  loading workload {name}")
+            self._last = (name, options, load_workload(name, options, self._sources))
+        return self._last[2]
+
+
+class _Display(Progress):
+    """A bar with the time that is left on a terminal, and a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        super().__init__(
+            TextColumn("  round"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        # When the first round ended that this process ran, and which it was.
+        self._since: tuple[float, int] | None = None
+
+    def show(self, simulation: Simulation) -> None:
+        done, rounds = simulation.rounds_done, simulation.config.ending.rounds
+        told = f"loss {simulation.rounds[-1].loss:.3f}"
+        if simulation.evaluations:
+            last = simulation.evaluations[-1]
+            told += f", accuracy {last.accuracy:.1%} after round {last.round}"
+        if not self.tasks:
+            self.add_task(told, total=rounds)
+        self.update(self.tasks[0].id, completed=done, description=told)
+        if self.disable and (done % max(1, rounds // _LINES) == 0 or done == rounds):
+            say(f"  round {done} of {rounds}: {told}{self._left(done, rounds)}")
+
+    def _left(self, done: int, rounds: int) -> str:
+        now = time.monotonic()
+        since, first = self._since = self._since or (now, done)
+        if done in (first, rounds):
+            return ""
+        return f", {(now - since) / (done - first) * (rounds - done) / 60:.1f} min left"

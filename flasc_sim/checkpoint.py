@@ -1,0 +1,96 @@
+"""Where a run stands, in one file: whole as it was last written, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from flasc_core.server_update import OptimizerState
+from flasc_sim.federation import Standing
+from flasc_sim.records import EvaluationRecord, RoundRecord
+
+__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint", "write_whole"]
+
+_SLOT: Final = "slot."
+_RANKED: Final = "ranked."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checkpoint:
+    """`draws` is the state of the generator that draws cohorts.
+
+    `cpu_seconds` is what all processes that worked on the run took together.
+    """
+
+    standing: Standing
+    draws: Mapping[str, Any]
+    rounds: tuple[RoundRecord, ...]
+    evaluations: tuple[EvaluationRecord, ...]
+    cpu_seconds: float
+
+
+def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    standing = checkpoint.standing
+    said = {
+        "optimizer_step": standing.optimizer.step,
+        "round_index": standing.round_index,
+        "draws": checkpoint.draws,
+        "rounds": [asdict(record) for record in checkpoint.rounds],
+        "evaluations": [asdict(record) for record in checkpoint.evaluations],
+        "cpu_seconds": checkpoint.cpu_seconds,
+    }
+    arrays = {
+        "weights": standing.weights,
+        **{f"{_SLOT}{name}": values for name, values in standing.optimizer.slots.items()},
+        **{f"{_RANKED}{version}": values for version, values in standing.ranked.items()},
+    }
+    write_whole(file, save(arrays, metadata={"said": json.dumps(said)}))
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Raises OSError."""
+    with safe_open(file, framework="numpy") as stored:
+        said = json.loads(stored.metadata()["said"])
+        arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    slots, ranked = _with_prefix(arrays, _SLOT), _with_prefix(arrays, _RANKED)
+    return Checkpoint(
+        standing=Standing(
+            weights=arrays["weights"],
+            optimizer=OptimizerState(step=said["optimizer_step"], slots=slots),
+            round_index=said["round_index"],
+            ranked={int(version): values for version, values in ranked.items()},
+        ),
+        draws=said["draws"],
+        rounds=tuple(RoundRecord(**record) for record in said["rounds"]),
+        evaluations=tuple(EvaluationRecord(**record) for record in said["evaluations"]),
+        cpu_seconds=said["cpu_seconds"],
+    )
+
+
+def _with_prefix(
+    arrays: Mapping[str, NDArray[np.float32]], prefix: str
+) -> dict[str, NDArray[np.float32]]:
+    return {
+        name.removeprefix(prefix): values
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file that a crash at any instant leaves as it was, or as it will be."""
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    with unfinished.open("wb") as written:
+        written.write(data)
+        written.flush()
+        os.fsync(written.fileno())
+    unfinished.replace(file)

@@ -1,0 +1,85 @@
+"""A device's part of a round in process: decode the download, train, select, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+from aggregator_service.domain.tasks import TaskConfig
+from client_sdk.trainer import Trainer, TrainingPlan
+from flasc_core.layout import Role
+from flasc_core.methods import (
+    TrainRule,
+    UploadRule,
+    apply_upload_rule,
+    mask_composition,
+    trainable_mask,
+)
+from flasc_core.wire import DecodeLimits, Encoding, decode, encode, profile_for
+
+__all__ = ["Assignment", "DeviceUpdate", "TierWork"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What a round's devices of one tier get from the server."""
+
+    tier: str
+    download: bytes
+    training: TrainRule
+    upload: UploadRule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUpdate:
+    """What comes back of one device; `mask` counts the values that were sent by their role."""
+
+    tier: str
+    payload: bytes
+    mask: Mapping[Role, int]
+    examples: int
+    loss_mean: float
+
+
+class TierWork:
+    """An assignment as its devices read it, once for all of them."""
+
+    def __init__(self, config: TaskConfig, assignment: Assignment) -> None:
+        decoded = decode(assignment.download, DecodeLimits.of_download(config.layout.dim))
+        self._config: Final = config
+        self._assignment: Final = assignment
+        self._start: Final = config.base.start_from(config.layout, decoded)
+        self._trainable: Final = trainable_mask(
+            config.layout, assignment.training, decoded.indices
+        )
+
+    def do(self, trainer: Trainer, seed: int) -> DeviceUpdate:
+        """Raises TrainingFailed."""
+        layout = self._config.layout
+        result = trainer.train(
+            self._start, _training_plan(self._config), seed, _ignore_step, self._trainable
+        )
+        sent = apply_upload_rule(layout, result.update, self._assignment.upload)
+        return DeviceUpdate(
+            tier=self._assignment.tier,
+            payload=encode(sent, profile_for(_update_encoding(self._config))),
+            mask=mask_composition(layout, sent.indices),
+            examples=result.examples,
+            loss_mean=result.loss_mean,
+        )
+
+
+def _training_plan(config: TaskConfig) -> TrainingPlan:
+    training = config.training
+    return TrainingPlan(**{name: getattr(training, name) for name in type(training).__slots__})
+
+
+def _update_encoding(config: TaskConfig) -> Encoding:
+    accepted = config.encodings.updates
+    return accepted[0] if accepted else Encoding.parse("plain")
+
+
+def _ignore_step(step: int, total: int) -> None:
+    pass

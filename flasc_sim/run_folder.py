@@ -1,0 +1,198 @@
+"""A run on disk: its settings, where it stands, and its results.
+
+settings.json        what was run
+checkpoint           where it stands; gone once it is finished
+rounds.parquet       a row per round and tier
+evaluations.parquet  a row per evaluation and tier
+adapter/             the final adapter as devices get it, for PEFT
+weights.safetensors  the server's own weights
+lock                 held by the process that works on the run
+machine.json         processor, versions and time: what may differ where all else is the same
+result.json          the run summed up; written last, so that a run with it is finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+from safetensors.numpy import save
+
+from aggregator_service.app.export_adapter import peft_tensors
+from client_sdk.file_lock import FileLock
+from flasc_core.json_value import JsonValue
+from flasc_sim.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_whole
+from flasc_sim.records import EvaluationRecord, RoundRecord, write_records
+from flasc_sim.settings import RunSettings
+from flasc_sim.simulation import Simulation
+from flasc_sim.workload import Workload
+
+__all__ = ["RunFolder", "run"]
+
+_PACKAGES: Final = ("numpy", "peft", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    def result(self) -> Mapping[str, Any]:
+        """What `result.json` says. Raises FileNotFoundError for a run that is not finished."""
+        said: dict[str, Any] = json.loads((self.path / "result.json").read_bytes())
+        return said
+
+    def claim(self, settings: RunSettings) -> None:
+        """Make the folder this run's. Raises ValueError where it holds a run of other settings."""
+        file = self.path / "settings.json"
+        said = _json(settings.table)
+        if not file.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(file, said)
+        elif file.read_bytes() != said:
+            raise ValueError(f"{self.path} holds a run with other settings; name another folder")
+
+    def load(self) -> Checkpoint | None:
+        file = self.path / "checkpoint"
+        return read_checkpoint(file) if file.exists() else None
+
+    def save(self, simulation: Simulation) -> None:
+        write_checkpoint(self.path / "checkpoint", simulation.checkpoint())
+
+    def finish(self, simulation: Simulation, workload: Workload) -> None:
+        """Write the results of a run that is done; repeating writes the same."""
+        write_records(self.path / "rounds.parquet", RoundRecord, simulation.rounds)
+        write_records(self.path / "evaluations.parquet", EvaluationRecord, simulation.evaluations)
+        self._write_adapter(simulation)
+        write_whole(self.path / "machine.json", _json(_machine(simulation.cpu_seconds)))
+        write_whole(self.path / "result.json", _json(_result(simulation, workload)))
+        (self.path / "checkpoint").unlink(missing_ok=True)
+
+    def _write_adapter(self, simulation: Simulation) -> None:
+        config, federation = simulation.config, simulation.federation
+        folder = self.path / "adapter"
+        folder.mkdir(exist_ok=True)
+        tensors = peft_tensors(config.layout, federation.device_weights())
+        write_whole(folder / "adapter_model.safetensors", tensors)
+        write_whole(folder / "adapter_config.json", config.peft_config_json.encode())
+        masters = save(config.layout.split(federation.weights))
+        write_whole(self.path / "weights.safetensors", masters)
+
+
+def run(
+    settings: RunSettings,
+    load: Callable[[], Workload],
+    folder: RunFolder,
+    *,
+    checkpoint_every: int = 10,
+    on_round: Callable[[Simulation], None] = lambda simulation: None,
+) -> Mapping[str, Any]:
+    """Run to the end, from where the folder stands, and return the result.
+
+    A finished run is left alone, and `load` not called. Raises ValueError for settings that do not
+    fit, BlockingIOError where another process works on this run, and TrainingFailed.
+    """
+    folder.claim(settings)
+    lock = FileLock(folder.path / "lock")
+    try:
+        if not folder.is_finished:
+            workload = load()
+            simulation = Simulation(settings, workload, folder.load())
+            while not simulation.is_done:
+                simulation.advance()
+                on_round(simulation)
+                if simulation.rounds_done % checkpoint_every == 0:
+                    folder.save(simulation)
+            folder.finish(simulation, workload)
+        return folder.result()
+    finally:
+        lock.release()
+
+
+def _result(simulation: Simulation, workload: Workload) -> dict[str, JsonValue]:
+    settings, config, federation = simulation.settings, simulation.config, simulation.federation
+    tiers = {name: _tier(simulation, name) for name in simulation.tiers}
+    devices = sum(record.devices for record in simulation.rounds)
+    return {
+        "name": settings.name,
+        "seed": settings.seed,
+        "workload": {"name": settings.workload_name, **workload.facts},
+        "clients": simulation.client_count,
+        "dim": config.layout.dim,
+        "rounds": simulation.rounds_done,
+        "devices": devices,
+        # Of all tiers alike, however many devices each has.
+        "accuracy": fmean(tier.accuracy for tier in tiers.values()),
+        "evaluated_on": settings.evaluation.on,
+        "payload_bytes_down": sum(tier.payload_bytes_down for tier in tiers.values()),
+        "payload_bytes_up": sum(tier.payload_bytes_up for tier in tiers.values()),
+        "dense_float32_bytes": 2 * 4 * config.layout.dim * devices,
+        "tiers": {name: asdict(tier) for name, tier in tiers.items()},
+        "weights_sha256": sha256(federation.weights.tobytes()).hexdigest(),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tier:
+    """Shares are of the values that were sent, by their role."""
+
+    accuracy: float
+    accuracies: list[float]
+    devices: int
+    payload_bytes_down: int
+    payload_bytes_up: int
+    shares_down: dict[str, float]
+    shares_up: dict[str, float]
+
+
+def _tier(simulation: Simulation, name: str) -> _Tier:
+    final = simulation.settings.evaluation.final(simulation.config.ending.rounds)
+    rounds = [record for record in simulation.rounds if record.tier == name]
+    scores = [
+        score.accuracy
+        for score in simulation.evaluations
+        if score.tier == name and score.round in final
+    ]
+    return _Tier(
+        accuracy=fmean(scores),
+        accuracies=scores,
+        devices=sum(record.devices for record in rounds),
+        payload_bytes_down=sum(record.payload_bytes_down for record in rounds),
+        payload_bytes_up=sum(record.payload_bytes_up for record in rounds),
+        shares_down=_shares(rounds, "values_down"),
+        shares_up=_shares(rounds, "values_up"),
+    )
+
+
+def _shares(rounds: Sequence[RoundRecord], prefix: str) -> dict[str, float]:
+    roles = ("lora_a", "lora_b", "head")
+    sent = {role: sum(getattr(record, f"{prefix}_{role}") for record in rounds) for role in roles}
+    in_all = sum(sent.values())
+    return {role: count / in_all if in_all else 0.0 for role, count in sent.items()}
+
+
+def _machine(cpu_seconds: float) -> dict[str, JsonValue]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+    }
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()

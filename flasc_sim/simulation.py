@@ -1,0 +1,159 @@
+"""One run: a task's rounds with a workload's clients, by the production core, codec and trainer."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator_service.domain.tasks import TaskConfig
+from client_sdk.peft_trainer import (
+    PeftTrainer,
+    adapter_layout,
+    adapter_weights,
+    base_model_sha256,
+    peft_config_json,
+)
+from flasc_core.base import InitialBase
+from flasc_sim.checkpoint import Checkpoint
+from flasc_sim.engine import Engine, Seat, SerialEngine, Trainers
+from flasc_sim.federation import Federation
+from flasc_sim.records import EvaluationRecord, RoundRecord
+from flasc_sim.settings import RunSettings
+from flasc_sim.workload import Workload
+
+__all__ = ["Simulation"]
+
+
+class Simulation:
+    """A run that stands between two rounds; equal settings and workloads give equal bits.
+
+    All clients share one model, and a client is no more than the rows that it owns, so there may
+    be many. Where the task has tiers, clients have them in turn. Goes on from a `checkpoint` of
+    the same settings as if it had never stopped.
+    """
+
+    def __init__(
+        self, settings: RunSettings, workload: Workload, checkpoint: Checkpoint | None = None
+    ) -> None:
+        """Raises ValueError for settings that make no task of this workload."""
+        self.settings: Final = settings
+        self._workload: Final = workload
+        self._clients: Final = settings.partition.divide(workload, settings.seed)
+        self._model: Final = workload.build(settings.adapter, settings.seed)
+        self._base_sha256: Final = base_model_sha256(self._model)
+        self.config: Final = self._configure()
+        # Which the clients have in turn.
+        self.tiers: Final = self.config.tier_names[1:] or ("",)
+        self._scorer: Final = self._make_scorer()
+        self._draws: Final = np.random.default_rng([settings.seed, 1])
+        self._started: Final = time.process_time() - (checkpoint.cpu_seconds if checkpoint else 0)
+        self.rounds: Final = list(checkpoint.rounds if checkpoint else ())
+        self.evaluations: Final = list(checkpoint.evaluations if checkpoint else ())
+        if checkpoint is None:
+            self.federation = Federation(self.config, self._initial_weights())
+        else:
+            self._draws.bit_generator.state = checkpoint.draws
+            self.federation = Federation.resume(self.config, checkpoint.standing)
+        self._engine: Engine = SerialEngine(
+            self.config, Trainers(workload, self._clients, self._model, self._base_sha256)
+        )
+
+    @property
+    def client_count(self) -> int:
+        return len(self._clients)
+
+    @property
+    def rounds_done(self) -> int:
+        return self.federation.round_index
+
+    @property
+    def is_done(self) -> bool:
+        return self.rounds_done >= self.config.ending.rounds
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of this process since it took the run up, and of those before it."""
+        return time.process_time() - self._started
+
+    def advance(self) -> None:
+        """Run a round, and score the adapter where that is due. Raises TrainingFailed."""
+        cohort = self._draw_cohort()
+        assignments = {seat.tier: self.federation.open(seat.tier) for seat in cohort}
+        report = self.federation.close(self._engine.train(assignments, cohort))
+        done = self.rounds_done
+        self.rounds += [
+            RoundRecord.of(done, tier, report.tiers[tier]) for tier in sorted(report.tiers)
+        ]
+        if self.settings.evaluation.due(done, self.config.ending.rounds):
+            self.evaluations += [self._evaluate(done, tier) for tier in self.tiers]
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            standing=self.federation.standing,
+            draws=self._draws.bit_generator.state,
+            rounds=tuple(self.rounds),
+            evaluations=tuple(self.evaluations),
+            cpu_seconds=self.cpu_seconds,
+        )
+
+    def _configure(self) -> TaskConfig:
+        config = self.settings.task_config(
+            adapter_layout(self._model),
+            base_model_name=self._workload.base_model_name,
+            base_model_sha256=self._base_sha256,
+            peft_config_json=peft_config_json(self._model),
+        )
+        if config.policy.goal > len(self._clients):
+            raise ValueError(
+                f"policy.goal is {config.policy.goal}, and there are {len(self._clients)} clients"
+            )
+        return config
+
+    def _initial_weights(self) -> NDArray[np.float32]:
+        # The same start whatever the task's base, so that bases differ in nothing else.
+        drawn = InitialBase(seed=self.settings.seed).initialise(
+            self.config.layout, adapter_weights(self._model)
+        )
+        return self.config.base.initialise(self.config.layout, drawn)
+
+    def _draw_cohort(self) -> list[Seat]:
+        goal = self.config.policy.goal
+        chosen = self._draws.choice(len(self._clients), goal, replace=False).tolist()
+        seeds = self._draws.integers(2**63, size=goal).tolist()
+        return [
+            Seat(client=client, tier=self.tiers[client % len(self.tiers)], seed=seed)
+            for client, seed in zip(chosen, seeds, strict=True)
+        ]
+
+    def _make_scorer(self) -> PeftTrainer:
+        workload = self._workload
+        held_out = workload.held_out
+        if self.settings.evaluation.on == "validation":
+            if workload.validation is None:
+                raise ValueError(f"workload {workload.name!r} has no validation rows")
+            held_out = workload.validation
+        return PeftTrainer(
+            self._model,
+            workload.train,
+            held_out,
+            loss=workload.loss,
+            predict=workload.predict,
+            count=workload.count,
+            collate=workload.collate,
+            base_model_sha256=self._base_sha256,
+        )
+
+    def _evaluate(self, number: int, tier: str) -> EvaluationRecord:
+        score = self._scorer.evaluate(self.federation.device_weights(tier))
+        if score is None:
+            raise AssertionError("the scorer has held-out rows")
+        return EvaluationRecord(
+            round=number,
+            tier=tier,
+            correct=score.correct,
+            total=score.total,
+            loss=score.loss_sum / score.total,
+        )

@@ -1,0 +1,194 @@
+"""Runs: the same by the same seed, stopped anywhere or not, and told of in full."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+
+from client_sdk.file_lock import FileLock
+from client_sdk.peft_trainer import PeftTrainer, adapter_weights
+from flasc_core.layout import Role
+from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
+from flasc_sim.run_folder import RunFolder, run
+from flasc_sim.settings import RunSettings
+from flasc_sim.simulation import Simulation
+from tests.support.tiny_model import Examples, a_base_model
+from tests.support.tiny_workload import a_run, a_workload
+
+# What is the same wherever and however often a run is taken up.
+RESULTS = (
+    "settings.json",
+    "rounds.parquet",
+    "evaluations.parquet",
+    "weights.safetensors",
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "result.json",
+)
+
+
+FLASC: dict[str, object] = {"name": "flasc"}
+
+
+class Killed(Exception):
+    pass
+
+
+def bytes_of(folder: RunFolder) -> dict[str, bytes]:
+    return {name: (folder.path / name).read_bytes() for name in RESULTS}
+
+
+def finished(folder: Path, settings: RunSettings | None = None) -> RunFolder:
+    made = RunFolder(path=folder)
+    run(settings or a_run(), a_workload, made)
+    return made
+
+
+def killed(folder: RunFolder, *, after: int, checkpoint_every: int) -> None:
+    def die(simulation: Simulation) -> None:
+        if simulation.rounds_done == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(a_run(), a_workload, folder, checkpoint_every=checkpoint_every, on_round=die)
+
+
+def test_equal_settings_give_equal_bytes(tmp_path: Path) -> None:
+    assert bytes_of(finished(tmp_path / "a")) == bytes_of(finished(tmp_path / "b"))
+
+
+def test_another_seed_gives_another_run(tmp_path: Path) -> None:
+    one, other = finished(tmp_path / "a").result(), finished(tmp_path / "b", a_run("seed=4"))
+    assert one["weights_sha256"] != other.result()["weights_sha256"]
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 2, 4])
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
+    tmp_path: Path, checkpoint_every: int
+) -> None:
+    whole = bytes_of(finished(tmp_path / "whole"))
+    folder = RunFolder(path=tmp_path / "killed")
+    for after in (1, 3, 5):
+        killed(folder, after=after, checkpoint_every=checkpoint_every)
+        assert not folder.is_finished
+    run(a_run(), a_workload, folder)
+    assert bytes_of(folder) == whole
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_and_not_from_the_start(tmp_path: Path) -> None:
+    folder = RunFolder(path=tmp_path)
+    killed(folder, after=5, checkpoint_every=2)
+    rounds: list[int] = []
+    run(a_run(), a_workload, folder, on_round=lambda now: rounds.append(now.rounds_done))
+    assert rounds == [5, 6]
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    result = finished(tmp_path).result()
+
+    def never() -> None:
+        raise AssertionError("there is nothing left to load for")
+
+    assert run(a_run(), never, RunFolder(path=tmp_path)) == result  # type: ignore[arg-type]
+
+
+def test_a_folder_with_other_settings_is_refused_and_unchanged(tmp_path: Path) -> None:
+    before = bytes_of(finished(tmp_path))
+    with pytest.raises(ValueError, match="other settings"):
+        finished(tmp_path, a_run("training.learning_rate=0.2"))
+    assert bytes_of(RunFolder(path=tmp_path)) == before
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    with pytest.raises(BlockingIOError):
+        finished(tmp_path)
+    lock.release()
+    assert finished(tmp_path).is_finished
+
+
+def test_records_add_up_to_the_result(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    rounds = read_records(tmp_path / "rounds.parquet", RoundRecord)
+    scores = read_records(tmp_path / "evaluations.parquet", EvaluationRecord)
+    result = folder.result()
+    assert [record.round for record in rounds] == [1, 2, 3, 4, 5, 6]
+    assert all(record.devices == 3 and record.examples == 30 for record in rounds)
+    assert result["payload_bytes_up"] == sum(record.payload_bytes_up for record in rounds)
+    assert [score.round for score in scores] == [3, 4, 6]
+    assert all(score.total == 30 for score in scores)
+    assert result["tiers"][""]["accuracies"] == [scores[1].accuracy, scores[2].accuracy]
+    assert result["accuracy"] == pytest.approx(sum(result["tiers"][""]["accuracies"]) / 2)
+    assert result["workload"] == {"name": "tiny", "model": "tiny"}
+    assert result["clients"] == 6
+
+
+def test_the_exported_adapter_scores_what_the_run_reports(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    loaded = PeftModel.from_pretrained(a_base_model(), tmp_path / "adapter", is_trainable=True)
+    score = PeftTrainer(loaded, Examples(), Examples(30, seed=7)).evaluate(adapter_weights(loaded))
+    assert score is not None
+    assert score.correct / score.total == folder.result()["tiers"][""]["accuracies"][-1]
+
+
+def test_settings_can_be_compared_on_validation_rows(tmp_path: Path) -> None:
+    finished(tmp_path, a_run("evaluation.on=validation"))
+    scores = read_records(tmp_path / "evaluations.parquet", EvaluationRecord)
+    assert {score.total for score in scores} == {20}
+    assert json.loads((tmp_path / "result.json").read_text())["evaluated_on"] == "validation"
+
+
+def test_clients_have_tiers_in_turn_and_each_is_counted_and_scored_alone(tmp_path: Path) -> None:
+    tiers = [
+        {"name": "small", "method": FLASC | {"download_density": 0.1, "upload_density": 0.1}},
+        {"name": "large", "method": FLASC | {"download_density": 1.0, "upload_density": 1.0}},
+    ]
+    folder = finished(tmp_path, a_run(f"tiers={json.dumps(tiers)}", "policy.goal=6"))
+    result = folder.result()
+    small, large = result["tiers"]["small"], result["tiers"]["large"]
+    assert small["devices"] == large["devices"] == 18
+    assert small["payload_bytes_up"] < large["payload_bytes_up"]
+    assert small["payload_bytes_down"] < large["payload_bytes_down"]
+    in_all = small["payload_bytes_down"] + large["payload_bytes_down"]
+    assert result["payload_bytes_down"] == in_all
+    assert result["accuracy"] == pytest.approx((small["accuracy"] + large["accuracy"]) / 2)
+    scores = read_records(tmp_path / "evaluations.parquet", EvaluationRecord)
+    assert [(score.round, score.tier) for score in scores[:2]] == [(3, "small"), (3, "large")]
+    dense = layout_shares()
+    assert large["shares_down"] == pytest.approx(dense)
+    assert small["shares_down"] != pytest.approx(dense)
+
+
+def layout_shares() -> dict[str, float]:
+    layout = Simulation(a_run(), a_workload()).config.layout
+    return {role.lower(): layout.size_of([role]) / layout.dim for role in Role}
+
+
+def test_a_mask_that_stays_is_still_there_after_a_kill(tmp_path: Path) -> None:
+    settings = a_run('method={"name": "sparse-adapter", "density": 0.3}')
+    whole = finished(tmp_path / "whole", settings)
+    folder = RunFolder(path=tmp_path / "killed")
+
+    def die(simulation: Simulation) -> None:
+        if simulation.rounds_done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(settings, a_workload, folder, checkpoint_every=3, on_round=die)
+    run(settings, a_workload, folder)
+    assert bytes_of(folder) == bytes_of(whole)
+
+
+def test_a_cohort_larger_than_the_clients_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"policy\.goal is 7, and there are 6 clients"):
+        Simulation(a_run("policy.goal=7"), a_workload())
+
+
+def test_training_improves_the_adapter(tmp_path: Path) -> None:
+    longer = a_run("ending.rounds=30", "adapter.rank=8", "optimizer.learning_rate=0.1")
+    folder = finished(tmp_path, longer)
+    rounds = read_records(folder.path / "rounds.parquet", RoundRecord)
+    assert rounds[-1].loss < 0.9 * rounds[0].loss
