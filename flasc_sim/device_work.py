@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-
 from aggregator_service.domain.tasks import TaskConfig
 from client_sdk.trainer import Trainer, TrainingPlan
 from flasc_core.layout import Role
@@ -51,9 +50,7 @@ class TierWork:
         self._config: Final = config
         self._assignment: Final = assignment
         self._start: Final = config.base.start_from(config.layout, decoded)
-        self._trainable: Final = trainable_mask(
-            config.layout, assignment.training, decoded.indices
-        )
+        self._trainable: Final = trainable_mask(config.layout, assignment.training, decoded.indices)
 
     def do(self, trainer: Trainer, seed: int) -> DeviceUpdate:
         """Raises TrainingFailed."""

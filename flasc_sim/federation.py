@@ -57,9 +57,7 @@ class TierReport:
     values_down: Counter[Role] = field(default_factory=Counter)
     values_up: Counter[Role] = field(default_factory=Counter)
 
-    def count(
-        self, assignment: Assignment, mask: Mapping[Role, int], update: DeviceUpdate
-    ) -> None:
+    def count(self, assignment: Assignment, mask: Mapping[Role, int], update: DeviceUpdate) -> None:
         """Add a device's share; `mask` is what it downloaded."""
         self.devices += 1
         self.payload_bytes_down += len(assignment.download)
@@ -75,6 +73,14 @@ class RoundReport:
     """By tier, in the order in which their first devices came."""
 
     tiers: Mapping[str, TierReport]
+
+    @property
+    def payload_bytes_down(self) -> int:
+        return sum(tier.payload_bytes_down for tier in self.tiers.values())
+
+    @property
+    def payload_bytes_up(self) -> int:
+        return sum(tier.payload_bytes_up for tier in self.tiers.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

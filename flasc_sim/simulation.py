@@ -84,11 +84,11 @@ class Simulation:
         assignments = {seat.tier: self.federation.open(seat.tier) for seat in cohort}
         report = self.federation.close(self._engine.train(assignments, cohort))
         done = self.rounds_done
-        self.rounds += [
+        self.rounds.extend(
             RoundRecord.of(done, tier, report.tiers[tier]) for tier in sorted(report.tiers)
-        ]
+        )
         if self.settings.evaluation.due(done, self.config.ending.rounds):
-            self.evaluations += [self._evaluate(done, tier) for tier in self.tiers]
+            self.evaluations.extend(self._evaluate(done, tier) for tier in self.tiers)
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(

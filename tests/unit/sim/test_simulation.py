@@ -168,7 +168,7 @@ def layout_shares() -> dict[str, float]:
 
 
 def test_a_mask_that_stays_is_still_there_after_a_kill(tmp_path: Path) -> None:
-    settings = a_run('method={"name": "sparse-adapter", "density": 0.3}')
+    settings = a_run('method={"name": "sparse_adapter", "density": 0.3}')
     whole = finished(tmp_path / "whole", settings)
     folder = RunFolder(path=tmp_path / "killed")
 
