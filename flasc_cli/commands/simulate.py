@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from flasc_cli.options import DataOption, JsonOption
+from flasc_cli.options import JsonOption
 from flasc_cli.output import print_json, print_table
 
 __all__ = ["simulate"]
@@ -29,7 +29,10 @@ def simulate(
     out: Annotated[
         Path, typer.Option(help="Runs go to OUT/NAME/seedN, and go on there where they stopped.")
     ] = Path("runs"),
-    data: DataOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A copy of the workload's data; fetched where left out.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The model's file, of mobilenet-v1.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Keeps what frozen layers make of the data, for next time.")
     ] = None,
@@ -50,7 +53,7 @@ def simulate(
     torch.set_num_threads(threads)
     results = run_all(
         read_runs(configs, seeds=seeds or [], assignments=assignments or []),
-        Sources(data=data, cache=cache),
+        Sources(data=data, weights=weights, cache=cache),
         out,
         checkpoint_every=checkpoint_every,
     )

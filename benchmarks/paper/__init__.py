@@ -1,0 +1,1 @@
+"""The paper's comparisons: tasks and methods as settings files, one command for each table."""

@@ -1,0 +1,234 @@
+"""Sums up finished runs: a table of the page, TABLE.json and TABLE.svg for each that has any."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from types import MappingProxyType
+from typing import Any, Final
+
+from benchmarks._figures import figure
+from benchmarks.paper.tables import TABLES
+
+__all__ = ["Row", "Run", "family_of", "read_runs", "report", "summed_up"]
+
+_FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "adapter_lth": "Adapter-LTH",
+        "federated_select": "Federated Select",
+        "ffa_lora": "FFA-LoRA",
+        "head_only": "head only",
+        "hetlora": "HetLoRA",
+        "rolora": "RoLoRA",
+        "sparse_adapter": "SparseAdapter",
+    }
+)
+_HEADER: Final = (
+    "| run | seeds | accuracy | parameters | MB down | MB up | times fewer |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One finished run, or one tier of its devices; `devices` counts each in each round."""
+
+    method: str
+    family: str
+    seed: int
+    tier: str
+    accuracy: float
+    parameters: int
+    rounds: int
+    devices: int
+    bytes_down: int
+    bytes_up: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A method, or one of its tiers, over its seeds; bytes are a run's mean, and payloads alone."""
+
+    method: str
+    family: str
+    tier: str
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    parameters: int
+    rounds: int
+    bytes_down: int
+    bytes_up: int
+    # The table's largest adapter as float32, to and from these devices, over these bytes.
+    factor: float
+    cpu_seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        return mean(self.accuracies)
+
+    @property
+    def deviation(self) -> float | None:
+        """Between seeds; None for one."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+def report(folder: Path, page: Path) -> None:
+    """Sum up every table that has a finished run. Raises ValueError for a page without marks."""
+    text = page.read_text()
+    for name, table in TABLES.items():
+        rows = summed_up(read_runs(folder / name), table.methods)
+        if not rows:
+            continue
+        text = _replaced(text, name, [*_HEADER, *map(_line, rows)])
+        said = {"study": table.heading, "command": f"python -m benchmarks.paper {name}"}
+        results = [{**asdict(row), "accuracy": row.accuracy} for row in rows]
+        (folder / f"{name}.json").write_text(
+            json.dumps({**said, **_machine(folder / name), "results": results}, indent=1) + "\n"
+        )
+        _plot(rows, table.heading, folder / f"{name}.svg")
+        print(f"{name}: {len(rows)} methods")
+    page.write_text(text)
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Return what is finished in METHOD/seedN: every run, and after it its tiers if it has any."""
+    files = sorted(folder.glob("*/seed*/result.json"))
+    return [run for file in files for run in _runs(file.parent)]
+
+
+def summed_up(runs: Sequence[Run], methods: Sequence[str]) -> list[Row]:
+    """Return a row for each method and tier that has runs, in the order of `methods`."""
+    largest = max((run.parameters for run in runs), default=0)
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: methods.index(run.method)):
+        found.setdefault((run.method, run.tier), []).append(run)
+    return [_row(same, largest) for same in found.values()]
+
+
+def _runs(folder: Path) -> list[Run]:
+    result, settings, machine = (
+        json.loads((folder / f"{name}.json").read_bytes())
+        for name in ("result", "settings", "machine")
+    )
+    tiers: dict[str, Any] = result["tiers"]
+    parts = {"": result, **(tiers if len(tiers) > 1 else {})}
+    return [
+        Run(
+            method=folder.parent.name,
+            family=family_of(settings),
+            seed=result["seed"],
+            tier=tier,
+            accuracy=part["accuracy"],
+            parameters=result["dim"],
+            rounds=result["rounds"],
+            devices=part["devices"],
+            bytes_down=part["payload_bytes_down"],
+            bytes_up=part["payload_bytes_up"],
+            cpu_seconds=machine["cpu_seconds"],
+        )
+        for tier, part in parts.items()
+    ]
+
+
+def family_of(settings: Mapping[str, Any]) -> str:
+    """Name the runs that differ in nothing but rank or density."""
+    if settings.get("tiers"):
+        return family_of({**settings, "method": settings["tiers"][0]["method"], "tiers": []})
+    method = settings["method"]
+    if method["name"] != "flasc":
+        return _FAMILIES[method["name"]]
+    down, up = method["download_density"], method["upload_density"]
+    if down == up == 1:
+        adapter = settings["adapter"]
+        same = adapter.get("alpha", adapter["rank"]) == adapter["rank"]
+        name = "dense LoRA" if same else "dense LoRA, alpha 16"
+    elif down != up:
+        name = "FLASC one way"
+    else:
+        name = "FLASC, dense head" if method.get("head_density") else "FLASC"
+    if settings["base"]["name"] == "initial":
+        name += ", drawn adapter"
+    return name + (", float32" if "encodings" in settings else "")
+
+
+def _row(runs: Sequence[Run], largest: int) -> Row:
+    first = runs[0]
+    down, up = (round(mean(values)) for values in zip(*map(_bytes, runs), strict=True))
+    dense = 2 * 4 * largest * mean(run.devices for run in runs)
+    return Row(
+        method=first.method,
+        family=first.family,
+        tier=first.tier,
+        seeds=tuple(run.seed for run in runs),
+        accuracies=tuple(run.accuracy for run in runs),
+        parameters=first.parameters,
+        rounds=first.rounds,
+        bytes_down=down,
+        bytes_up=up,
+        factor=round(dense / (down + up), 2),
+        cpu_seconds=round(mean(run.cpu_seconds for run in runs), 1),
+    )
+
+
+def _bytes(run: Run) -> tuple[int, int]:
+    return run.bytes_down, run.bytes_up
+
+
+def _line(row: Row) -> str:
+    accuracy = f"{100 * row.accuracy:.1f}"
+    if row.deviation is not None:
+        single = ", ".join(f"{100 * value:.1f}" for value in row.accuracies)
+        accuracy += f" ± {100 * row.deviation:.1f} ({single})"
+    seeds = ", ".join(map(str, row.seeds))
+    down, up = (f"{count / 1e6:.2f}" for count in (row.bytes_down, row.bytes_up))
+    name = f"— {row.tier} tier" if row.tier else row.method
+    cells = (name, seeds, accuracy, f"{row.parameters:,}", down, up, f"{row.factor:.1f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def _replaced(text: str, name: str, lines: Sequence[str]) -> str:
+    begin, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"the page has no {begin} and {end} to put the table between")
+    body = "\n".join((begin, *lines, end))
+    return pattern.sub(lambda _: body, text)
+
+
+def _machine(folder: Path) -> Mapping[str, Any]:
+    """What the last run in order ran on; all of a table's should have run on the same."""
+    said: dict[str, Any] = json.loads(max(folder.glob("*/seed*/machine.json")).read_bytes())
+    del said["cpu_seconds"]
+    return said
+
+
+def _plot(rows: Sequence[Row], heading: str, file: Path) -> None:
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        # Tiers make one adapter: their whole is drawn.
+        if not row.tier:
+            families.setdefault(row.family, []).append(row)
+    with figure(file) as drawn:
+        axes = drawn.subplots()
+        for number, (family, found) in enumerate(families.items()):
+            found.sort(key=lambda row: row.factor)
+            axes.errorbar(
+                [(row.bytes_down + row.bytes_up) / 1e6 for row in found],
+                [100 * row.accuracy for row in found],
+                yerr=[100 * (row.deviation or 0) for row in found],
+                marker="osD^vPX*"[number % 8],
+                color=f"C{number % 10}",
+                linestyle="-" if number < 10 else ":",
+                capsize=2,
+                label=family,
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("payload of a run, both ways, MB")
+        axes.set_ylabel("accuracy, %")
+        axes.set_title(heading, fontsize=10)
+        axes.legend(fontsize=6, ncols=2)

