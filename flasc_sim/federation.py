@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator_service.domain.averaging import average
 from aggregator_service.domain.downloads import (
     Masters,
     device_weights,
@@ -142,9 +143,11 @@ class Federation:
         """Return what a tier's devices start from and score in the next round, shape (dim,)."""
         return device_weights(self.config, self._masters(tier))
 
-    def run_round(self, cohort: Iterable[Participation]) -> RoundReport:
-        """Raises TrainingFailed, and ValueError for an empty cohort; nothing has changed then."""
-        return self.close(self._work(cohort))
+    def run_round(
+        self, cohort: Iterable[Participation], noise_seed: bytes | None = None
+    ) -> RoundReport:
+        """As `close`, with the cohort's work; raises TrainingFailed too, with nothing changed."""
+        return self.close(self._work(cohort), noise_seed)
 
     def open(self, tier: str) -> Assignment:
         """Return what the next round's devices of a tier get; repeating gives the same."""
@@ -163,11 +166,15 @@ class Federation:
             )
         return self._opened[tier].assignment
 
-    def close(self, updates: Iterable[DeviceUpdate]) -> RoundReport:
+    def close(
+        self, updates: Iterable[DeviceUpdate], noise_seed: bytes | None = None
+    ) -> RoundReport:
         """Fold updates of what `open` gave, and make the next adapter of their mean.
 
-        The adapter does not depend on their order. ValueError where there are none; whatever
-        `updates` raises goes on, and nothing has changed then.
+        The adapter does not depend on their order. A private task needs a `noise_seed` of 32 bytes,
+        another in each round; who may take part how often is left to the caller. ValueError where
+        there are no updates and the task is not private; whatever `updates` raises goes on, and
+        nothing has changed then.
         """
         config = self.config
         total = Accumulator.zeros(config.layout.dim)
@@ -177,8 +184,9 @@ class Federation:
             tiers.setdefault(update.tier, TierReport()).count(
                 self._opened[update.tier].assignment, self._opened[update.tier].mask, update
             )
+        mean = average(config, total, self.round_index, noise_seed)
         self.weights, self._optimizer = config.optimizer.apply(
-            self.weights, total.mean(total.weight_sum), self._optimizer
+            self.weights, mean.values, self._optimizer
         )
         self.round_index += 1
         self._opened = {}
@@ -212,4 +220,5 @@ class Federation:
             value_encodings=self.config.encodings.accepted_values,
         )
         parts = partial(decode_segments, update.payload, limits)
-        total.add_parts(parts, weight, number.to_bytes(16, "big"))
+        clip_norm = self.config.fold_clip_norm
+        total.add_parts(parts, weight, number.to_bytes(16, "big"), clip_norm)

@@ -22,7 +22,7 @@ from aggregator_service.domain.assignments import (
 )
 from aggregator_service.domain.credentials import ApiKey, Device
 from aggregator_service.domain.events import Event
-from aggregator_service.domain.privacy import Privacy
+from aggregator_service.domain.privacy import Draw, Privacy, Reservation
 from aggregator_service.domain.rounds import (
     AbortReason,
     DownloadFile,
@@ -149,6 +149,18 @@ def _advanced(pending: Round, state: RoundState) -> Round:
     return folding if state is RoundState.FOLDING else folding.publish(later)
 
 
+def a_draw(**changes: Any) -> Draw:
+    draw = Draw(seed=digest("draw"), threshold=1 << 60, devices=4, drawn_at=NOW)
+    return replace(draw, **changes)
+
+
+def a_reservation(current: Round, **changes: Any) -> Reservation:
+    reservation = Reservation(
+        round_id=current.id, task_id=current.task_id, rounds=1, epsilon=4.9, is_last=False
+    )
+    return replace(reservation, **changes)
+
+
 def a_device(**changes: Any) -> Device:
     identifier = uuid4()
     device = Device(
@@ -254,6 +266,7 @@ _ADDERS: Final[Mapping[type, Callable[[Transaction, Any], object]]] = {
     Device: lambda tx, device: tx.devices.add(device),
     Assignment: lambda tx, assignment: tx.assignments.add_if_absent(assignment),
     Update: lambda tx, update: tx.updates.add_if_absent(update),
+    Reservation: lambda tx, reservation: tx.reservations.add(reservation),
     Adapter: lambda tx, adapter: tx.adapters.add(adapter),
     ApiKey: lambda tx, key: tx.api_keys.add(key),
     Event: lambda tx, event: tx.events.append(event),
@@ -262,7 +275,7 @@ _ADDERS: Final[Mapping[type, Callable[[Transaction, Any], object]]] = {
 
 def stored(
     store: Store,
-    *values: Task | Round | Device | Assignment | Update | Adapter | ApiKey | Event,
+    *values: Task | Round | Device | Assignment | Update | Reservation | Adapter | ApiKey | Event,
 ) -> None:
     """Adds `values` in their order, all or none; owners come before what they own."""
 

@@ -39,5 +39,6 @@ def abort_open_round(tx: Transaction, round_id: UUID, now: datetime) -> Round:
     tx.rounds.save(aborted)
     tx.assignments.expire(round_id, now, all_open=True)
     tx.updates.scrub(round_id)
+    tx.reservations.scrub(round_id)
     tx.events.append(Event(task_id=current.task_id, round_id=round_id, state=aborted.state, at=now))
     return aborted

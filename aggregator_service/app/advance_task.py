@@ -57,8 +57,7 @@ class AdvanceTask:
     def _open(self, task: Task, pending: Round) -> bool:
         if task.state is not TaskState.RUNNING:
             return False
-        OpenRound(store=self.store, blobs=self.blobs, now=self.now)(task, pending)
-        return True
+        return OpenRound(store=self.store, blobs=self.blobs, now=self.now)(task, pending)
 
     def _collect(self, task: Task, collecting: Round) -> bool:
         folded = 0

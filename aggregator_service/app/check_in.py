@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID, uuid4
 
+from aggregator_service.app.private_cohort import may_take_part, seats_of
 from aggregator_service.domain.assignments import Assignment, AssignmentState
 from aggregator_service.domain.credentials import Device
 from aggregator_service.domain.rounds import Round, RoundKind, RoundPolicy, RoundState
@@ -85,9 +86,8 @@ class CheckIn:
             if existing.state is AssignmentState.TRAINING and now < existing.expires_at:
                 return Assigned(task=task, round=current, assignment=existing)
             return wait
-        if task.state is not TaskState.RUNNING or _must_rest(tx, task, current, device_id):
-            return wait
-        return None
+        is_open = task.state is TaskState.RUNNING and not _must_rest(tx, task, current, device_id)
+        return None if is_open and may_take_part(tx, task, current, device_id) else wait
 
     def _assign(
         self, tx: Transaction, device_id: UUID, query: Query, now: datetime
@@ -100,7 +100,8 @@ class CheckIn:
         current = None if latest is None else tx.rounds.get(latest.id, Lock.SHARED)
         if task is None or current is None:
             raise AssertionError("a task and its rounds are never removed")
-        if not _admits(current, now) or not tx.rounds.take_seat(current.id, current.policy.seats):
+        seats = seats_of(tx, current)
+        if not _admits(current, now) or not tx.rounds.take_seat(current.id, seats):
             return RetryLater(policy=task.config.policy)
         device = tx.devices.get(device_id)
         if device is None:

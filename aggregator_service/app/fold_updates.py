@@ -120,7 +120,7 @@ class FoldUpdates:
         # A segment at a time, so that no whole vector is held beside the sums.
         parts = partial(decode_segments, payload, limits)
         move = accumulator.subtract_parts if update.is_retracted else accumulator.add_parts
-        move(parts, update.weight, update.id.bytes)
+        move(parts, update.weight, update.id.bytes, task.config.fold_clip_norm)
 
 
 def load_accumulator(blobs: BlobStore, progress: FoldProgress, dim: int) -> Accumulator:

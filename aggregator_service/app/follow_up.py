@@ -23,7 +23,15 @@ def follow_up(tx: Transaction, task_id: UUID, ended: Round, now: datetime) -> No
     if task is None or task.state.is_final:
         return
     evaluation = tx.assignments.figures(ended.id).evaluation
-    following = following_round(task, ended, evaluation, uuid4(), now)
+    reservation = tx.reservations.get(ended.id)
+    following = following_round(
+        task,
+        ended,
+        evaluation,
+        uuid4(),
+        now,
+        budget_is_spent=reservation is not None and reservation.is_last,
+    )
     if following is not None:
         tx.rounds.add(following)
         return

@@ -10,10 +10,11 @@ from aggregator_service.app.adapter_files import load_state, load_weights, put_s
 from aggregator_service.app.fold_updates import load_accumulator
 from aggregator_service.app.follow_up import follow_up
 from aggregator_service.domain.adapters import Adapter
+from aggregator_service.domain.averaging import average
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task
-from aggregator_service.store.base import LedgerSummary, Lock, Store, Transaction
+from aggregator_service.store.base import LedgerSummary, Lock, LostRace, Store, Transaction
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.fold import Accumulator
 
@@ -35,7 +36,8 @@ class PublishRound:
 
         Everything is computed and durable before the one transaction that makes it visible; the
         loser of a race finds the round published and leaves it. The result depends on nothing but
-        the base version, the accepted set and the task's configuration.
+        the base version, the accepted set, the task's configuration and, where it is private, the
+        seed that was fixed as the round closed.
         """
         adapter = self._next_adapter(task, folding)
 
@@ -48,6 +50,7 @@ class PublishRound:
             published = current.publish(now)
             tx.rounds.save(published)
             tx.updates.scrub(current.id)
+            tx.reservations.scrub(current.id)
             tx.events.append(
                 Event(task_id=task.id, round_id=current.id, state=published.state, at=now)
             )
@@ -57,15 +60,10 @@ class PublishRound:
 
     def _next_adapter(self, task: Task, folding: Round) -> Adapter:
         config = task.config
-        base = self.store.read(
-            "publish_base", lambda tx: tx.adapters.get(task.id, folding.base_version)
-        )
-        if base is None:
-            raise AssertionError("a round's base version exists")
-        total = self._total(task, folding)
-        divisor = total.weight_sum
+        base, noise_seed = self.store.read("publish_look", lambda tx: _look(tx, folding))
+        mean = average(config, self._total(task, folding), folding.index, noise_seed)
         weights, state = config.optimizer.apply(
-            load_weights(self.blobs, base), total.mean(divisor), load_state(self.blobs, base)
+            load_weights(self.blobs, base), mean.values, load_state(self.blobs, base)
         )
         weights_key, weights_sha256 = put_weights(self.blobs, task.id, weights)
         return Adapter(
@@ -77,7 +75,7 @@ class PublishRound:
             optimizer_step=state.step,
             optimizer_key=put_state(self.blobs, task.id, state),
             mask_nnz=config.count_widest_download(folding.base_version + 1),
-            divisor=divisor,
+            divisor=mean.divisor,
             created_at=self.now(),
         )
 
@@ -98,3 +96,14 @@ class PublishRound:
                 f"the closed round {folding.accepted_updates}"
             )
         return total
+
+
+def _look(tx: Transaction, folding: Round) -> tuple[Adapter, bytes | None]:
+    """The version that the round started from, and the seed of its noise."""
+    base = tx.adapters.get(folding.task_id, folding.base_version)
+    current, reservation = tx.rounds.get(folding.id), tx.reservations.get(folding.id)
+    if base is None or current is None:
+        raise AssertionError("a round's base version exists")
+    if current.state is not RoundState.FOLDING:
+        raise LostRace(f"round {folding.id} is {current.state} already")
+    return base, None if reservation is None else reservation.noise_seed

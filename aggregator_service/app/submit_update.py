@@ -16,7 +16,13 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from aggregator_service.app.own_assignment import Work, own_assignment, own_work
-from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
+from aggregator_service.app.private_cohort import has_taken_part
+from aggregator_service.domain.assignments import (
+    Assignment,
+    AssignmentState,
+    Evaluation,
+    TrainingMetrics,
+)
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import RoundKind, RoundPolicy
 from aggregator_service.domain.updates import Update, UpdateState
@@ -181,6 +187,7 @@ class SubmitUpdate:
         current.check_admits(update.accepted_at)
         assignment = own_assignment(tx, update.device_id, update.assignment_id)
         assignment.check_open(update.accepted_at)
+        _check_cap(tx, work, assignment)
         tx.assignments.save(
             assignment.end(
                 AssignmentState.ACCEPTED,
@@ -202,6 +209,16 @@ class SubmitUpdate:
 
 def upload_rule(work: Work) -> UploadRule:
     return work.task.config.plan(work.round.index, work.assignment.tier).upload
+
+
+def _check_cap(tx: Transaction, work: Work, assignment: Assignment) -> None:
+    """Check-in saw to it already; here it holds whatever happened in between."""
+    if has_taken_part(tx, work.task, assignment.device_id):
+        raise Refusal(
+            Reason.ASSIGNMENT_EXPIRED,
+            "this device has taken part as often as the task's privacy allows",
+            assignment_id=str(assignment.id),
+        )
 
 
 def _check_payload(header: UpdateHeader, payload: bytes) -> None:

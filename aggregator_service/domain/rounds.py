@@ -189,15 +189,20 @@ class Round:
     def open(self, now: datetime, downloads: Mapping[str, DownloadFile]) -> Round:
         return replace(self._to(RoundState.COLLECTING), opened_at=now, downloads=downloads)
 
-    def tick(self, now: datetime, reported: int) -> Round:
-        """Ends the collecting once `reported` meets the goal or the window has passed."""
+    def tick(self, now: datetime, reported: int, *, drawn: int | None = None) -> Round:
+        """Ends the collecting once `reported` meets the goal or the window has passed.
+
+        A round whose cohort the server drew waits for all of its `drawn` devices, and closes with
+        however few have come: what depends on them would tell who was drawn.
+        """
         if self.state is not RoundState.COLLECTING or self.deadline is None:
             return self
-        if reported < self.policy.goal and now < self.deadline:
+        enough = self.policy.goal if drawn is None else drawn
+        if reported < enough and now < self.deadline:
             return self
         if self.kind is RoundKind.EVALUATION:
             return replace(self._to(RoundState.EVALUATED), closed_at=now, ended_at=now)
-        if reported < self.policy.least_updates:
+        if drawn is None and reported < self.policy.least_updates:
             return self.abort(now, AbortReason.QUORUM_MISSED)
         return replace(self._to(RoundState.CLOSING), closed_at=now, accepted_updates=reported)
 

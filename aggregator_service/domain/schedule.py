@@ -17,12 +17,19 @@ def first_round(task: Task, round_id: UUID, now: datetime) -> Round:
 
 
 def following_round(
-    task: Task, ended: Round, evaluation: Evaluation | None, round_id: UUID, now: datetime
+    task: Task,
+    ended: Round,
+    evaluation: Evaluation | None,
+    round_id: UUID,
+    now: datetime,
+    *,
+    budget_is_spent: bool = False,
 ) -> Round | None:
     """The round after `ended`, or None where the task is done.
 
     `evaluation` is what devices counted on the version that `ended` started from. Every published
-    round adds one version, so the version number counts them.
+    round adds one version, so the version number counts them. `budget_is_spent` says that once
+    `ended` is published a private task can pay for no other.
     """
     if ended.kind is RoundKind.EVALUATION:
         return None
@@ -30,7 +37,8 @@ def following_round(
     version = ended.base_version + 1 if published else ended.base_version
     ending = task.config.ending
     kind = RoundKind.TRAINING
-    if version >= ending.rounds or (published and _meets_target(ending, evaluation)):
+    met = _meets_target(ending, evaluation) or budget_is_spent
+    if version >= ending.rounds or (published and met):
         if not ending.final_evaluation:
             return None
         kind = RoundKind.EVALUATION

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeAlias, cast
 
+from aggregator_service.domain.privacy import Privacy
 from aggregator_service.domain.rounds import RoundPolicy
 from aggregator_service.domain.tasks import (
     BaseModel,
@@ -56,6 +57,7 @@ def config_to_json(config: TaskConfig) -> dict[str, Json]:
         "base": config.base.to_json(),
         "tiers": [{"name": tier.name, "method": tier.method.to_json()} for tier in config.tiers],
         "fold_shards": config.fold_shards,
+        "privacy": None if config.privacy is None else config.privacy.to_json(),
     }
     return cast("dict[str, Json]", fields)
 
@@ -78,6 +80,7 @@ def config_from_json(data: Mapping[str, Json]) -> TaskConfig:
             base=base_from_json(_object(fields.pop("base", {"name": "zero"}), "base")),
             tiers=_tiers(fields.pop("tiers", [])),
             fold_shards=_integer(fields.pop("fold_shards", 1), "fold_shards"),
+            privacy=_privacy(fields.pop("privacy", None)),
         )
     except KeyError as missing:
         raise Refusal(Reason.CONFIGURATION, f"task configuration lacks {missing}") from None
@@ -125,6 +128,10 @@ def _encodings(value: Json) -> Encodings:
     if fields:
         raise ValueError(f"encodings has an unknown field {min(fields)!r}")
     return chosen
+
+
+def _privacy(value: Json) -> Privacy | None:
+    return None if value is None else Privacy.from_json(_object(value, "privacy"))
 
 
 def _tiers(value: Json) -> tuple[Tier, ...]:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from aggregator_service.domain.privacy import Privacy
 from aggregator_service.domain.rounds import RoundPolicy
 from flasc_core.base import Base, ZeroBase
 from flasc_core.errors import Reason, Refusal
@@ -174,6 +175,13 @@ class TaskConfig:
     tiers: tuple[Tier, ...] = ()
     # Accumulators per round; more of them let more drivers fold one round at once.
     fold_shards: int = 1
+    # None: updates are clipped by devices at most, and nothing is promised.
+    privacy: Privacy | None = None
+
+    @property
+    def fold_clip_norm(self) -> float:
+        """No update may weigh more in the sums, whatever its device did; 0 is no bound."""
+        return 0.0 if self.privacy is None else self.privacy.clip_norm
 
     def tier_of(self, tier: str) -> str:
         """The tier that a device of `tier` has in this task: "" where it is not listed."""
@@ -185,8 +193,12 @@ class TaskConfig:
         return ("", *(tier.name for tier in self.tiers))
 
     def plan(self, round_index: int, tier: str = "") -> RoundPlan:
+        """The tier's method's, and in a private task the privacy's clipping."""
         methods = {known.name: known.method for known in self.tiers}
-        return methods.get(tier, self.method).plan(self.layout, round_index)
+        plan = methods.get(tier, self.method).plan(self.layout, round_index)
+        if self.privacy is None:
+            return plan
+        return replace(plan, upload=replace(plan.upload, clip_norm=self.privacy.clip_norm))
 
     def widest_tier(self, round_index: int) -> str:
         """The tier whose devices download most."""
@@ -212,6 +224,7 @@ class TaskConfig:
             raise Refusal(Reason.CONFIGURATION, "tiers must have names that differ", field="tiers")
         for tier in self.tiers:
             check_tier_name(tier.name)
+        self._check_privacy()
         if not 1 <= self.fold_shards <= 64:
             raise Refusal(Reason.CONFIGURATION, "fold_shards must lie between 1 and 64")
         if len(self.base_model.sha256) != 32:
@@ -222,6 +235,22 @@ class TaskConfig:
             is_object = False
         if not is_object:
             raise Refusal(Reason.CONFIGURATION, "peft_config_json must be a JSON object")
+
+    def _check_privacy(self) -> None:
+        if self.privacy is None:
+            return
+        self.privacy.check(
+            self.policy,
+            max_weight=self.limits.max_weight,
+            largest_cohort=self.limits.largest_cohort,
+        )
+        methods = (self.method, *(tier.method for tier in self.tiers))
+        if any(method.plan(self.layout, 0).upload.clip_norm for method in methods):
+            raise Refusal(
+                Reason.CONFIGURATION,
+                "a private task clips by privacy.clip_norm; leave the method's own at 0",
+                field="clip_norm",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

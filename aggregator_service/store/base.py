@@ -20,6 +20,7 @@ from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.domain.updates import FoldProgress, Update
+from aggregator_service.store.reservations import Reservations
 from flasc_core.errors import Reason
 
 __all__ = [
@@ -173,6 +174,9 @@ class Assignments(Protocol):
 
     def count(self, round_id: UUID, state: AssignmentState) -> int: ...
 
+    def participations(self, task_id: UUID, device_id: UUID) -> int:
+        """In how many rounds an update of this device was accepted, aborted ones not counted."""
+
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
         """Number of the last round in which this device's update was accepted."""
 
@@ -305,6 +309,9 @@ class Devices(Protocol):
 
     def counts(self, *, seen_since: datetime) -> DeviceCounts: ...
 
+    def enrolled_before(self, when: datetime) -> Sequence[UUID]:
+        """Those that are not revoked, in no order."""
+
 
 class ApiKeys(Protocol):
     def add(self, key: ApiKey) -> None: ...
@@ -347,6 +354,8 @@ class Transaction(Protocol):
     def updates(self) -> Updates: ...
     @property
     def accumulators(self) -> Accumulators: ...
+    @property
+    def reservations(self) -> Reservations: ...
     @property
     def adapters(self) -> Adapters: ...
     @property

@@ -14,6 +14,7 @@ from aggregator_service.store.sql.engines import database_url, postgres_engine, 
 from flasc_core.errors import Reason
 from tests.builders import (
     a_device,
+    a_reservation,
     a_round,
     a_task,
     an_adapter,
@@ -48,6 +49,7 @@ def fill(url: str) -> UUID:
     current = a_round(task, state=RoundState.COLLECTING)
     assignment = an_assignment(current, device)
     stored(opened, task, current, device, assignment, an_update(assignment))
+    stored(opened, a_reservation(current))
     stored(opened, an_adapter(task), an_api_key(), an_event(task))
     opened.run("shard", lambda tx: tx.accumulators.ensure(current.id, 1))
     opened.run(

@@ -32,7 +32,7 @@ from aggregator_service.store.memory import MemoryBlobs, MemoryStore
 from flasc_core.errors import Reason, Refusal
 from tests.builders import NOW
 from tests.support.faults import Died, Trap, TrappedBlobs, TrappedStore, no_trap
-from tests.support.one_hot import DIM, one_hot
+from tests.support.one_hot import one_hot
 from tests.support.oracle import adapters_of, check_conservation, rounds_of
 
 __all__ = ["Clock", "OneTask", "Process", "in_memory", "update_header"]
@@ -63,7 +63,7 @@ class Process:
     def create_task(self, config: TaskConfig) -> None:
         create = CreateTask(store=self.store, blobs=self.blobs, now=self.clock)
         try:
-            create(NAME, config, np.zeros(DIM, dtype=np.float32))
+            create(NAME, config, np.zeros(config.layout.dim, dtype=np.float32))
         except Refusal as refusal:
             # An operator who did not hear the answer, and asks again.
             if refusal.reason is not Reason.NAME_TAKEN:

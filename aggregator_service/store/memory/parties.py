@@ -62,6 +62,10 @@ class MemoryDevices:
             seen=sum(1 for at in seen if at >= seen_since),
         )
 
+    def enrolled_before(self, when: datetime) -> Sequence[UUID]:
+        devices = self.tables.devices.values()
+        return [one.id for one in devices if one.revoked_at is None and one.enrolled_at < when]
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryApiKeys:

@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from aggregator_service.domain.assignments import Assignment, AssignmentState, Evaluation
-from aggregator_service.domain.rounds import Round
+from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.store.base import (
     AssignmentRecord,
@@ -152,6 +152,15 @@ class MemoryAssignments:
 
     def count(self, round_id: UUID, state: AssignmentState) -> int:
         return sum(one.state is state for one in self._of_round(round_id))
+
+    def participations(self, task_id: UUID, device_id: UUID) -> int:
+        return sum(
+            one.task_id == task_id
+            and one.device_id == device_id
+            and one.state is AssignmentState.ACCEPTED
+            and self.tables.rounds[one.round_id].state is not RoundState.ABORTED
+            for one in self.tables.assignments.values()
+        )
 
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
         accepted = (

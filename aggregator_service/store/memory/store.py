@@ -19,6 +19,7 @@ from aggregator_service.store.memory.parties import (
     MemoryEvents,
     MemoryRejections,
 )
+from aggregator_service.store.memory.reservations import MemoryReservations
 from aggregator_service.store.memory.rounds import MemoryAssignments, MemoryRounds, MemoryTasks
 from aggregator_service.store.memory.tables import Tables
 
@@ -36,6 +37,7 @@ class _MemoryTransaction:
     assignments: MemoryAssignments
     updates: MemoryUpdates
     accumulators: MemoryAccumulators
+    reservations: MemoryReservations
     adapters: MemoryAdapters
     devices: MemoryDevices
     api_keys: MemoryApiKeys
@@ -95,6 +97,7 @@ def _transaction(tables: Tables) -> _MemoryTransaction:
         assignments=MemoryAssignments(tables),
         updates=MemoryUpdates(tables),
         accumulators=MemoryAccumulators(tables),
+        reservations=MemoryReservations(tables),
         adapters=MemoryAdapters(tables),
         devices=MemoryDevices(tables),
         api_keys=MemoryApiKeys(tables),

@@ -10,6 +10,7 @@ from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.assignments import Assignment
 from aggregator_service.domain.credentials import ApiKey, Device
 from aggregator_service.domain.events import Event
+from aggregator_service.domain.privacy import Reservation
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task
 from aggregator_service.domain.updates import FoldProgress, Update
@@ -34,6 +35,7 @@ class Tables:
     # By id, in the order of the ledger.
     updates: dict[UUID, Update] = field(default_factory=dict)
     accumulators: dict[tuple[UUID, int], FoldProgress] = field(default_factory=dict)
+    reservations: dict[UUID, Reservation] = field(default_factory=dict)
     adapters: dict[tuple[UUID, int], Adapter] = field(default_factory=dict)
     devices: dict[UUID, Device] = field(default_factory=dict)
     api_keys: dict[UUID, ApiKey] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select, update
 
 from aggregator_service.domain.assignments import (
     Assignment,
@@ -17,6 +17,7 @@ from aggregator_service.domain.assignments import (
     Evaluation,
     TrainingMetrics,
 )
+from aggregator_service.domain.rounds import RoundState
 from aggregator_service.store.base import (
     AssignmentRecord,
     ByteFigures,
@@ -78,16 +79,14 @@ class SqlAssignments:
         )
         return int(self.connection.execute(query).scalar_one())
 
+    def participations(self, task_id: UUID, device_id: UUID) -> int:
+        query = _over_accepted(func.count(), task_id, device_id)
+        is_held = rounds.c.state != RoundState.ABORTED.value
+        taken: int = self.connection.execute(query.where(is_held)).scalar_one()
+        return taken
+
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
-        query = (
-            select(func.max(rounds.c.number))
-            .select_from(assignments.join(rounds, rounds.c.id == assignments.c.round_id))
-            .where(
-                assignments.c.task_id == task_id,
-                assignments.c.device_id == device_id,
-                assignments.c.state == AssignmentState.ACCEPTED.value,
-            )
-        )
+        query = _over_accepted(func.max(rounds.c.number), task_id, device_id)
         number: int | None = self.connection.execute(query).scalar_one()
         return number
 
@@ -295,3 +294,16 @@ def _finite(number: float) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{number} can not be stored")
     return number
+
+
+def _over_accepted(what: ColumnElement[Any], task_id: UUID, device_id: UUID) -> Select[Any]:
+    """Over the rounds in which an update of this device was accepted."""
+    return (
+        select(what)
+        .select_from(assignments.join(rounds, rounds.c.id == assignments.c.round_id))
+        .where(
+            assignments.c.task_id == task_id,
+            assignments.c.device_id == device_id,
+            assignments.c.state == AssignmentState.ACCEPTED.value,
+        )
+    )

@@ -72,6 +72,12 @@ class SqlDevices:
         row = self.connection.execute(query).one()
         return DeviceCounts(enrolled=row.enrolled, revoked=row.revoked, seen=row.seen)
 
+    def enrolled_before(self, when: datetime) -> Sequence[UUID]:
+        query = select(devices.c.id).where(
+            devices.c.revoked_at.is_(None), devices.c.enrolled_at < when
+        )
+        return self.connection.execute(query).scalars().all()
+
 
 @dataclass(frozen=True, slots=True)
 class SqlApiKeys:

@@ -2,7 +2,7 @@
 
 tasks ◀── adapters
   ▲
-  └── rounds ◀── cohorts, accumulators
+  └── rounds ◀── cohorts, accumulators, reservations
         ▲
         └── assignments ──▶ devices        api_keys   rejections   events
                 ▲
@@ -17,6 +17,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -47,6 +48,7 @@ __all__ = [
     "events",
     "metadata",
     "rejections",
+    "reservations",
     "rounds",
     "tasks",
     "updates",
@@ -276,6 +278,30 @@ accumulators: Final = Table(
     Column("lease_expires_at", UtcDateTime),
     _all_or_none("lease_whole", "lease_token", "lease_expires_at"),
     *_at_least(0, "shard", "version", "updates_folded"),
+)
+
+# Of private tasks alone.
+reservations: Final = Table(
+    "reservations",
+    metadata,
+    Column("round_id", Uuid, ForeignKey("rounds.id"), primary_key=True),
+    Column("task_id", Uuid, ForeignKey("tasks.id"), nullable=False),
+    # Of the task once this round is published.
+    Column("rounds", Integer, nullable=False),
+    Column("epsilon", Double, nullable=False),
+    Column("is_last", Boolean, nullable=False),
+    # Secret while the round lasts, and gone with it.
+    Column("draw_seed", LargeBinary),
+    Column("draw_threshold", BigInteger),
+    Column("draw_devices", Integer),
+    Column("drawn_at", UtcDateTime),
+    Column("noise_seed", LargeBinary),
+    Index(None, "task_id"),
+    _digest("draw_seed"),
+    _digest("noise_seed"),
+    _all_or_none("draw_whole", "draw_seed", "draw_threshold", "draw_devices", "drawn_at"),
+    *_at_least(0, "draw_threshold", "draw_devices"),
+    *_at_least(1, "rounds"),
 )
 
 adapters: Final = Table(

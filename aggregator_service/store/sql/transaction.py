@@ -12,6 +12,7 @@ from aggregator_service.store.sql.assignments import SqlAssignments
 from aggregator_service.store.sql.credentials import SqlApiKeys, SqlDevices
 from aggregator_service.store.sql.events import SqlEvents
 from aggregator_service.store.sql.rejections import SqlRejections
+from aggregator_service.store.sql.reservations import SqlReservations
 from aggregator_service.store.sql.rounds import SqlRounds
 from aggregator_service.store.sql.tasks import SqlTasks
 from aggregator_service.store.sql.updates import SqlUpdates
@@ -42,6 +43,10 @@ class SqlTransaction:
     @property
     def accumulators(self) -> SqlAccumulators:
         return SqlAccumulators(self.connection)
+
+    @property
+    def reservations(self) -> SqlReservations:
+        return SqlReservations(self.connection)
 
     @property
     def adapters(self) -> SqlAdapters:

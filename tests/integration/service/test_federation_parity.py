@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from aggregator_service.app.close_round import CloseRound
 from aggregator_service.app.enroll_device import SetTier
-from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Tier, UpdateLimits
+from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Task, Tier, UpdateLimits
 from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import Evaluation, Participant, StepOutcome, TrainingPlan, TrainingResult
@@ -31,8 +32,8 @@ from flasc_core.methods import (
 )
 from flasc_core.wire import Encoding
 from flasc_sim.federation import Federation, Participation
-from tests.builders import a_policy
-from tests.support.live import live_service
+from tests.builders import a_policy, a_privacy
+from tests.support.live import LiveService, live_service
 from tests.support.seen import adapters_of, device_id_of
 from tests.support.vector_trainer import a_layout
 
@@ -111,6 +112,19 @@ def test_every_method_is_the_same_in_the_service_and_in_process(
     check_parity(sqlite_store, tmp_path, method=method, base=InitialBase(seed=5))
 
 
+@pytest.mark.parametrize("method", [Flasc(download_density=0.5, upload_density=0.25), FfaLora()])
+def test_a_private_task_is_the_same_in_the_service_and_in_process(
+    sqlite_store: Store, tmp_path: Path, method: Method
+) -> None:
+    check_parity(
+        sqlite_store,
+        tmp_path,
+        method=method,
+        base=InitialBase(seed=5),
+        privacy=a_privacy(clip_norm=0.01),
+    )
+
+
 @pytest.mark.parametrize(
     "tiers",
     [
@@ -156,9 +170,11 @@ def check_parity(
         for device, tier in zip(devices, device_tiers, strict=True):
             SetTier(store=store)(device_id_of(device), tier)
         credentials = [device.credential for device in devices]
+        seeds: list[bytes | None] = []
         for _ in range(ROUNDS):
             for trainer, credential in zip(trainers, credentials, strict=True):
                 take_part(service.port, trainer, credential, folder)
+            seeds.append(closing_seed(service, task))
             service.settle()
         published = [adapter.weights_sha256 for adapter in adapters_of(service.store, task)]
 
@@ -166,14 +182,25 @@ def check_parity(
     computed = [sha256(start.tobytes()).digest()]
     for number in range(ROUNDS):
         federation.run_round(
-            Participation(
-                trainer=PullTrainer(trainer.examples), seed=trainer.seeds[number], tier=tier
-            )
-            for trainer, tier in zip(trainers, device_tiers, strict=True)
+            (
+                Participation(
+                    trainer=PullTrainer(trainer.examples), seed=trainer.seeds[number], tier=tier
+                )
+                for trainer, tier in zip(trainers, device_tiers, strict=True)
+            ),
+            seeds[number],
         )
         computed.append(sha256(federation.weights.tobytes()).digest())
     assert published == computed
     assert len(set(computed)) == ROUNDS + 1
+
+
+def closing_seed(service: LiveService, task: Task) -> bytes | None:
+    """Closes the round; returns what its noise is to be drawn from, if it has any."""
+    current = service.latest_round(task)
+    CloseRound(store=service.store, now=service.driver.now)(current)
+    reserved = service.store.read("test", lambda tx: tx.reservations.get(current.id))
+    return None if reserved is None else reserved.noise_seed
 
 
 def take_part(port: int, trainer: PullTrainer, credential: str, folder: Path) -> None:

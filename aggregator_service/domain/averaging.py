@@ -1,0 +1,51 @@
+"""What a round's exact sums become: the mean update that the server's optimizer takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator_service.domain.tasks import TaskConfig
+from flasc_core.fold import Accumulator
+from flasc_core.layout import Role
+from flasc_core.noise import draw_noise
+
+__all__ = ["Mean", "average"]
+
+_ALL_ROLES: Final = frozenset(Role)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """float64 of shape (dim,), and the number that sums were divided by."""
+
+    values: NDArray[np.float64]
+    divisor: int
+
+
+def average(
+    config: TaskConfig, total: Accumulator, round_index: int, noise_seed: bytes | None
+) -> Mean:
+    """Return the mean of the updates in `total`, weighted as they are there.
+
+    In a private task noise is added to the sums and the goal divides them, whoever came: how many
+    did is not to be told by what is published. A pure function of its arguments; a private task
+    needs a seed of 32 bytes, of which each must be used for one round alone.
+    """
+    privacy = config.privacy
+    if privacy is None:
+        return Mean(values=total.mean(total.weight_sum), divisor=total.weight_sum)
+    if noise_seed is None:
+        raise AssertionError("a private task's round has its seed before it is averaged")
+    layout = config.layout
+    noise = draw_noise(noise_seed, layout.dim, privacy.deviation)
+    # On all that an update could hold, sent by anybody or not. Roles that the round does not take
+    # are refused from everybody: their sums are 0 and tell nothing.
+    uploads = [config.plan(round_index, tier).upload for tier in config.tier_names]
+    taken = {role for upload in uploads for group in upload.groups for role in group.roles}
+    noise[layout.indices_of(_ALL_ROLES - taken)] = 0
+    goal = config.policy.goal
+    return Mean(values=replace(total, sums=total.sums + noise).mean(goal), divisor=goal)
