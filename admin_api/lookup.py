@@ -56,6 +56,7 @@ def describe_round(tx: Transaction, shown: Round, dimension: int) -> RoundView:
         tx.assignments.figures(shown.id),
         tx.rejections.by_reason(shown.id),
         dimension,
+        tx.reservations.get(shown.id),
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "TaskSettings",
     "changed_sections",
     "preset_settings",
+    "privacy_changes",
     "task_config",
 ]
 
@@ -74,6 +75,7 @@ _COMMON: Final[Mapping[str, Any]] = MappingProxyType(
         "policy": {"goal": 10, "quorum": 5, "window_seconds": 3600.0},
         "ending": {"rounds": 100},
         "limits": {},
+        "privacy": None,
     }
 )
 
@@ -113,8 +115,18 @@ def changed_sections(
     return changed
 
 
+def privacy_changes(text: str | None) -> dict[str, Any]:
+    """Return changes that set the section `privacy` to a JSON object. Raises CliError."""
+    settings = {} if text is None else _value(text)
+    if not isinstance(settings, dict):
+        raise CliError(f"--privacy {text!r} is no JSON object", ExitCode.USAGE)
+    return {f"privacy.{name}": value for name, value in settings.items()}
+
+
 def _set(sections: dict[str, Any], name: str, value: Any) -> None:
     section, _, setting = name.partition(".")
+    if sections[section] is None:
+        sections[section] = {}
     if name == "optimizer.name" and value != sections[section]["name"]:
         # Another optimizer has other settings; of these only Adam's kind shares the learning rate.
         kept = {} if value == "sgd" else {"learning_rate": sections[section]["learning_rate"]}

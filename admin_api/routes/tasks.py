@@ -17,6 +17,7 @@ from admin_api.task_upload import REQUEST_BODY, TaskUpload, read_task_upload
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.import_adapter import read_adapter
 from aggregator_service.app.steer_task import SteerTask
+from aggregator_service.domain.privacy import Budget
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.store.base import Transaction
 from flasc_core.errors import Reason
@@ -108,8 +109,8 @@ def _steer(services: Services, reference: str, state: TaskState) -> TaskSummary:
 
 
 def _detail(services: Services, reference: str | UUID) -> TaskDetail:
-    def body(tx: Transaction) -> tuple[Task, TaskSummary]:
+    def body(tx: Transaction) -> tuple[Task, TaskSummary, Budget]:
         task = find_task(tx, str(reference))
-        return task, summarize_task(tx, task)
+        return task, summarize_task(tx, task), tx.reservations.budget(task.id)
 
     return TaskDetail.detailed(*services.store.read("show_task", body))

@@ -10,7 +10,9 @@ from pydantic import Field
 
 from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Digest, Id, Input, Output, Seconds, Time
+from admin_api.schemas.privacy import RoundPrivacyView
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
+from aggregator_service.domain.privacy import Reservation
 from aggregator_service.domain.rounds import AbortReason, Round, RoundKind, RoundState
 from aggregator_service.store.base import AssignmentRecord, RoundFigures, TierFigures
 from flasc_core.errors import Reason
@@ -104,7 +106,9 @@ class RoundView(Output):
     )
     goal: int = Field(description="Reports that end the collecting.", examples=[10])
     quorum: int = Field(description="The fewest updates that make a version.", examples=[5])
-    seats: int = Field(description="Devices assigned at most.", examples=[12])
+    seats: int = Field(
+        description="Devices assigned at most, where the server draws none.", examples=[12]
+    )
     created_at: Time
     opened_at: Time | None
     deadline: Time | None
@@ -123,6 +127,10 @@ class RoundView(Output):
     manifest_sha256: Digest | None = Field(
         description="Over the accepted update ids; null before the round has closed."
     )
+    privacy: RoundPrivacyView | None = Field(
+        description="Null where the task promises none, before the round opens, and where devices "
+        "only evaluate."
+    )
 
     @classmethod
     def of(
@@ -131,6 +139,7 @@ class RoundView(Output):
         figures: RoundFigures,
         refused: Mapping[Reason, int],
         dimension: int,
+        reservation: Reservation | None,
     ) -> Self:
         published = shown.state is RoundState.PUBLISHED
         return cls(
@@ -161,6 +170,7 @@ class RoundView(Output):
             evaluation=EvaluationView.of(figures.evaluation),
             tiers=[TierView.of(tier, part, dimension) for tier, part in figures.tiers.items()],
             manifest_sha256=shown.manifest_sha256.hex() if shown.manifest_sha256 else None,
+            privacy=RoundPrivacyView.of(reservation),
         )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from admin_api.schemas.common import Digest, Input, Positive, Whole
 from admin_api.schemas.methods import MethodBody
+from admin_api.schemas.privacy import PrivacyBody
 from aggregator_service.domain.task_json import config_from_json, config_to_json
 from aggregator_service.domain.tasks import TaskConfig
 from flasc_core.layout import Role
@@ -157,6 +158,7 @@ class TaskConfigBody(Input):
         default=[], description="Devices of other tiers, or of none, run `method`."
     )
     fold_shards: int = Field(default=1, ge=1, le=64)
+    privacy: PrivacyBody | None = None
 
     @classmethod
     def of(cls, config: TaskConfig) -> Self:

@@ -7,7 +7,9 @@ from typing import Self
 from pydantic import Field
 
 from admin_api.schemas.common import Digest, Id, Output, Time
+from admin_api.schemas.privacy import PrivacyView
 from admin_api.schemas.task_config import TaskConfigBody
+from aggregator_service.domain.privacy import Budget
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskState
 
@@ -57,13 +59,15 @@ class TaskSummary(Output):
 class TaskDetail(TaskSummary):
     layout_fingerprint: Digest
     spec_sha256: Digest = Field(description="Of what devices are told of the task.")
+    privacy: PrivacyView | None = Field(description="Null where the task promises none.")
     config: TaskConfigBody
 
     @classmethod
-    def detailed(cls, task: Task, summary: TaskSummary) -> Self:
+    def detailed(cls, task: Task, summary: TaskSummary, budget: Budget) -> Self:
         return cls(
             **dict(summary),
             layout_fingerprint=task.config.layout.fingerprint.hex(),
             spec_sha256=task.spec_sha256.hex(),
+            privacy=PrivacyView.of(task.config, budget),
             config=TaskConfigBody.of(task.config),
         )

@@ -222,6 +222,8 @@ class Budget:
     epsilon_reserved: float
     rounds_published: int
     epsilon_spent: float
+    # It pays for no round after those that hold something.
+    is_exhausted: bool
 
 
 def draw_cohort(

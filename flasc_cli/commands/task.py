@@ -13,7 +13,12 @@ from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.options import ApiKeyOption, ApiOption, DataOption, Dtype, DtypeOption, JsonOption
 from flasc_cli.output import payload_fields, print_fields, print_json, print_table
-from flasc_cli.task_settings import PresetName, changed_sections, preset_settings
+from flasc_cli.task_settings import (
+    PresetName,
+    changed_sections,
+    preset_settings,
+    privacy_changes,
+)
 
 __all__ = ["app"]
 
@@ -83,6 +88,13 @@ def create(
     max_steps: Annotated[
         int | None, typer.Option(help="Steps per device and round; 0: one epoch.")
     ] = None,
+    privacy: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings of differential privacy as JSON: a clip_norm, and what flasc dp plan "
+            "prints."
+        ),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, as policy.over_selection=1.2; repeatable."),
@@ -116,6 +128,7 @@ def create(
         "encodings.download": encoding,
         "encodings.updates": None if encoding is None else [encoding],
         "base.name": None if base is None else base.value,
+        **privacy_changes(privacy),
     }
     settings = replace(
         settings,
@@ -220,7 +233,10 @@ def _print_detail(detail: Record, *, as_json: bool) -> None:
         name: config[name]
         for name in ("training", "method", "optimizer", "policy", "encodings", "base")
     }
-    fields = {name: value for name, value in detail.items() if name != "config"}
+    fields = {name: value for name, value in detail.items() if name not in ("config", "privacy")}
+    if detail["privacy"] is not None:
+        told = config["privacy"] | detail["privacy"]
+        fields |= {f"privacy {name.replace('_', ' ')}": value for name, value in told.items()}
     print_fields({**fields, **sections, "tensors": len(config["layout"])})
 
 

@@ -95,7 +95,13 @@ def test_what_is_scrubbed_leaves_the_cost_alone(store: Store) -> None:
 def test_a_budget_counts_all_rounds_but_aborted_ones(store: Store) -> None:
     task, other = a_task(), a_task()
     stored(store, task, other)
-    nothing = Budget(rounds_reserved=0, epsilon_reserved=0, rounds_published=0, epsilon_spent=0)
+    nothing = Budget(
+        rounds_reserved=0,
+        epsilon_reserved=0,
+        rounds_published=0,
+        epsilon_spent=0,
+        is_exhausted=False,
+    )
     assert store.read("budget", lambda tx: tx.reservations.budget(task.id)) == nothing
 
     states = [
@@ -107,12 +113,25 @@ def test_a_budget_counts_all_rounds_but_aborted_ones(store: Store) -> None:
         RoundState.COLLECTING,
     ]
     for number, state in enumerate(states, start=1):
-        a_reserved_round(store, task, number, state, epsilon=float(number))
+        is_last = state is RoundState.ABORTED
+        a_reserved_round(store, task, number, state, epsilon=float(number), is_last=is_last)
     a_reserved_round(store, other, 1, RoundState.PUBLISHED, epsilon=99.0)
 
-    assert store.read("budget", lambda tx: tx.reservations.budget(task.id)) == Budget(
-        rounds_reserved=5, epsilon_reserved=6.0, rounds_published=2, epsilon_spent=2.0
+    held = Budget(
+        rounds_reserved=5,
+        epsilon_reserved=6.0,
+        rounds_published=2,
+        epsilon_spent=2.0,
+        is_exhausted=False,
     )
+    assert store.read("budget", lambda tx: tx.reservations.budget(task.id)) == held
+
+
+def test_a_budget_is_exhausted_by_a_last_round_that_was_not_aborted(store: Store) -> None:
+    task = a_task()
+    stored(store, task)
+    a_reserved_round(store, task, 1, RoundState.COLLECTING, is_last=True)
+    assert store.read("budget", lambda tx: tx.reservations.budget(task.id)).is_exhausted
 
 
 def test_participations_are_accepted_updates_of_rounds_that_were_not_aborted(store: Store) -> None:
@@ -126,10 +145,9 @@ def test_participations_are_accepted_updates_of_rounds_that_were_not_aborted(sto
         a_round(task, state=RoundState.COLLECTING, number=5),
         a_round(other, state=RoundState.COLLECTING, number=1),
     ]
-    states = dict.fromkeys(rounds, AssignmentState.ACCEPTED)
-    states[rounds[3]] = AssignmentState.RETRACTED
-    states[rounds[4]] = AssignmentState.TRAINING
-    for current, state in states.items():
+    states = [AssignmentState.ACCEPTED] * 6
+    states[3:5] = [AssignmentState.RETRACTED, AssignmentState.TRAINING]
+    for current, state in zip(rounds, states, strict=True):
         stored(store, current, an_assignment(current, device, state=state))
     stored(store, an_assignment(rounds[0], stranger, state=AssignmentState.ACCEPTED))
 

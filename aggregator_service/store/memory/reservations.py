@@ -51,4 +51,5 @@ class MemoryReservations:
             epsilon_reserved=max((one.epsilon for one in held), default=0.0),
             rounds_published=len(published),
             epsilon_spent=max((one.epsilon for one in published), default=0.0),
+            is_exhausted=any(one.is_last for one in held),
         )

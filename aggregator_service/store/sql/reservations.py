@@ -64,6 +64,7 @@ class SqlReservations:
                 func.max(reservations.c.epsilon).filter(is_held).label("epsilon_reserved"),
                 func.count().filter(is_published).label("rounds_published"),
                 func.max(reservations.c.epsilon).filter(is_published).label("epsilon_spent"),
+                func.count().filter(is_held, reservations.c.is_last).label("last_ones"),
             )
             .select_from(reservations.join(rounds, rounds.c.id == reservations.c.round_id))
             .where(reservations.c.task_id == task_id)
@@ -74,6 +75,7 @@ class SqlReservations:
             epsilon_reserved=row.epsilon_reserved or 0.0,
             rounds_published=row.rounds_published,
             epsilon_spent=row.epsilon_spent or 0.0,
+            is_exhausted=row.last_ones > 0,
         )
 
 

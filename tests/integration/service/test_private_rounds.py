@@ -369,9 +369,9 @@ def test_a_drawn_round_is_published_even_if_nobody_comes(
 def test_a_fixed_cohort_waits_for_its_population(worlds: Callable[[], OneTask]) -> None:
     privacy = a_drawn_privacy(PrivacyMode.FIXED_SIZE, 5, epsilon=200.0)
     world = opened(worlds(), privacy, devices=4)
-    assert world.rounds[-1].state is RoundState.PENDING
+    assert [one.state for one in world.rounds] == [RoundState.PENDING]
     assert budget_of(world).rounds_reserved == 0
     EnrollDevice(store=world.untrapped.store, now=world.clock)("a-fifth")
     world.clock.advance(timedelta(seconds=1))
     world.settle()
-    assert world.rounds[-1].state is RoundState.COLLECTING
+    assert [one.state for one in world.rounds] == [RoundState.COLLECTING]

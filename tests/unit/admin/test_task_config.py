@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -10,6 +11,8 @@ from pydantic import BaseModel
 
 from admin_api.schemas import methods
 from admin_api.schemas import task_config as schema
+from admin_api.schemas.privacy import PrivacyBody
+from aggregator_service.domain.privacy import PrivacyMode
 from aggregator_service.domain.rounds import RoundPolicy
 from aggregator_service.domain.task_json import config_to_json, policy_to_json
 from aggregator_service.domain.tasks import Ending, TrainingPlan, UpdateLimits
@@ -27,7 +30,7 @@ from flasc_core.methods import (
     SparseAdapter,
 )
 from flasc_core.server_update import Adam, AdamW, Sgd, optimizer_from_json
-from tests.builders import a_config
+from tests.builders import a_config, a_privacy
 
 
 def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -55,6 +58,7 @@ def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
         (methods.HetLoraBody, HetLora(rank=1).to_json()),
         (methods.FfaLoraBody, FfaLora().to_json()),
         (methods.RoLoraBody, RoLora().to_json()),
+        (PrivacyBody, replace(a_privacy(), max_participations=None).to_json()),
         (schema.AdamWBody, AdamW(learning_rate=1).to_json()),
         (schema.AdamBody, Adam(learning_rate=1).to_json()),
         (schema.SgdBody, Sgd().to_json()),
@@ -92,6 +96,8 @@ def test_every_method_and_optimizer_of_the_domain_can_be_asked_for() -> None:
         {"method": HeadOnly()},
         {"fold_shards": 4, "limits": UpdateLimits(max_weight=8, largest_cohort=128)},
         {"ending": Ending(rounds=3, target_accuracy=0.9, final_evaluation=False)},
+        {"privacy": a_privacy()},
+        {"privacy": replace(a_privacy(), mode=PrivacyMode.FIXED_SIZE, population=9)},
     ],
 )
 def test_a_configuration_comes_back_as_it_was(changes: dict[str, Any]) -> None:

@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aggregator_service.domain.privacy import Privacy
 from flasc_cli.demo.settings import DemoSettings, DeviceSettings
 from flasc_cli.errors import CliError, ExitCode
-from flasc_cli.task_settings import PresetName, changed_sections, preset_settings, task_config
+from flasc_cli.task_settings import (
+    PresetName,
+    changed_sections,
+    preset_settings,
+    privacy_changes,
+    task_config,
+)
 from flasc_core.base import InitialBase, ZeroBase
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
@@ -163,3 +170,22 @@ def test_a_base_of_another_name_comes_without_the_first_ones_seed() -> None:
     assert task_config(BLUEPRINT, seeded, seed=9).base == InitialBase(seed=4)
     zero = changed_sections(seeded, {"base.name": "zero"})
     assert task_config(BLUEPRINT, zero, seed=9).base == ZeroBase()
+
+
+def test_a_task_is_private_by_json_by_assignments_or_by_both() -> None:
+    sections = preset_settings(PresetName.DEFAULT).sections
+    assert task_config(BLUEPRINT, sections, seed=0).privacy is None
+    given = privacy_changes('{"noise_multiplier": 1.0, "epsilon": 20, "delta": 1e-6}')
+    changed = changed_sections(
+        sections, given, ["privacy.clip_norm=0.5", "privacy.max_participations=3"]
+    )
+    privacy = task_config(BLUEPRINT, changed, seed=0).privacy
+    assert privacy == Privacy(
+        clip_norm=0.5, noise_multiplier=1.0, epsilon=20.0, delta=1e-6, max_participations=3
+    )
+
+
+@pytest.mark.parametrize("text", ["[1]", "strict"])
+def test_privacy_that_is_no_object_is_wrong_usage(text: str) -> None:
+    with pytest.raises(CliError, match="no JSON object"):
+        privacy_changes(text)
