@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from hashlib import sha256
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator_service.domain.privacy import PrivacyMode
 from aggregator_service.domain.tasks import TaskConfig
 from client_sdk.peft_trainer import (
     PeftTrainer,
@@ -82,7 +84,8 @@ class Simulation:
         """Run a round, and score the adapter where that is due. Raises TrainingFailed."""
         cohort = self._draw_cohort()
         assignments = {seat.tier: self.federation.open(seat.tier) for seat in cohort}
-        report = self.federation.close(self._engine.train(assignments, cohort))
+        updates = self._engine.train(assignments, cohort)
+        report = self.federation.close(updates, self._noise_seed())
         done = self.rounds_done
         self.rounds.extend(
             RoundRecord.of(done, tier, report.tiers[tier]) for tier in sorted(report.tiers)
@@ -110,7 +113,12 @@ class Simulation:
             raise ValueError(
                 f"policy.goal is {config.policy.goal}, and there are {len(self._clients)} clients"
             )
+        _check_privacy(config, len(self._clients))
         return config
+
+    def _noise_seed(self) -> bytes:
+        # No secret, so that a run can be repeated: what a simulation publishes protects nobody.
+        return sha256(f"noise {self.settings.seed} {self.rounds_done}".encode()).digest()
 
     def _initial_weights(self) -> NDArray[np.float32]:
         # The same start whatever the task's base, so that bases differ in nothing else.
@@ -156,4 +164,21 @@ class Simulation:
             correct=score.correct,
             total=score.total,
             loss=score.loss_sum / score.total,
+        )
+
+
+def _check_privacy(config: TaskConfig, clients: int) -> None:
+    """Raises ValueError for privacy that simulated cohorts do not keep."""
+    privacy, goal, rounds = config.privacy, config.policy.goal, config.ending.rounds
+    if privacy is None:
+        return
+    if privacy.mode is not PrivacyMode.FIXED_SIZE or (privacy.population or 0) > clients:
+        raise ValueError(
+            "simulated cohorts are drawn without replacement: privacy.mode must be FIXED_SIZE, and "
+            f"privacy.population at most the {clients} clients"
+        )
+    if privacy.affordable_rounds(goal, rounds) < rounds:
+        raise ValueError(
+            f"{rounds} rounds cost an epsilon of {privacy.epsilon_after(rounds, goal):.3g}, more "
+            f"than privacy.epsilon, {privacy.epsilon:g}"
         )
