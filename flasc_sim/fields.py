@@ -18,7 +18,7 @@ _T = TypeVar("_T", bound="DataclassInstance")
 
 
 def read_fields(kind: type[_T], table: Mapping[str, JsonValue], where: str) -> _T:
-    """Build a `kind` whose fields are bool, int, float, str or tuple[str, ...], or None.
+    """Build a `kind` whose fields are bool, int, float, str or a tuple of one of these, or None.
 
     ValueError names the key that is unknown, missing or ill-typed, as `where.key`.
     """
@@ -40,7 +40,7 @@ def _read(hint: object, value: JsonValue, where: str) -> Any:
     if not reads(value):
         raise ValueError(f"{where} must be {wanted}, not {value!r}")
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(map(float, value)) if hint == tuple[float, ...] else tuple(value)
     return float(value) if hint is float and isinstance(value, int) else value
 
 
@@ -60,8 +60,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _all(reads: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(reads, value))
 
 
 def _or_none(reads: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -74,7 +74,9 @@ _PLAIN: Final[Mapping[Any, tuple[str, Callable[[object], bool]]]] = MappingProxy
         bool: ("true or false", _is_truth),
         int: ("a whole number", _is_whole),
         float: ("a number", _is_number),
-        tuple[str, ...]: ("a list of texts", _are_texts),
+        tuple[str, ...]: ("a list of texts", _all(_is_text)),
+        tuple[int, ...]: ("a list of whole numbers", _all(_is_whole)),
+        tuple[float, ...]: ("a list of numbers", _all(_is_number)),
     }
 )
 _READERS: Final[Mapping[Any, tuple[str, Callable[[object], bool]]]] = MappingProxyType(

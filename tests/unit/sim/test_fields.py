@@ -17,12 +17,17 @@ class Kettle:
     watts: int | None = None
     whistles: bool = False
     uses: tuple[str, ...] = ()
+    marks: tuple[int, ...] = ()
+    spouts: tuple[float, ...] = ()
 
 
 def test_values_keep_their_types_and_whole_numbers_stand_for_real_ones() -> None:
     kettle = read_fields(Kettle, {"litres": 2, "watts": 900, "uses": ["tea", "soup"]}, "kettle")
     assert kettle == Kettle(litres=2.0, watts=900, uses=("tea", "soup"))
     assert isinstance(kettle.litres, float)
+    lists = read_fields(Kettle, {"litres": 2, "marks": [1, 2], "spouts": [1, 0.5]}, "kettle")
+    assert (lists.marks, lists.spouts) == ((1, 2), (1.0, 0.5))
+    assert all(isinstance(spout, float) for spout in lists.spouts)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,8 @@ def test_values_keep_their_types_and_whole_numbers_stand_for_real_ones() -> None
         ({"litres": 1.0, "whistles": 1}, r"kettle\.whistles must be true or false"),
         ({"litres": 1.0, "uses": "tea"}, r"kettle\.uses must be a list of texts"),
         ({"litres": 1.0, "uses": [1]}, r"kettle\.uses must be a list of texts"),
+        ({"litres": 1.0, "marks": [1, 1.5]}, r"kettle\.marks must be a list of whole numbers"),
+        ({"litres": 1.0, "spouts": [0.5, "a"]}, r"kettle\.spouts must be a list of numbers"),
     ],
 )
 def test_what_does_not_fit_is_named(table: dict[str, JsonValue], told: str) -> None:
