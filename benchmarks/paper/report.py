@@ -136,7 +136,7 @@ def _runs(folder: Path) -> list[Run]:
 
 
 def family_of(settings: Mapping[str, Any]) -> str:
-    """Name the runs that differ in nothing but rank or density."""
+    """Name the runs of a table that differ in nothing but rank or density."""
     if settings.get("tiers"):
         return family_of({**settings, "method": settings["tiers"][0]["method"], "tiers": []})
     method = settings["method"]

@@ -19,7 +19,7 @@ CODE_ON_READING = {"cPickle", "cloudpickle", "dill", "joblib", "marshal", "pickl
 # Where time comes in; everywhere else it is an argument.
 CLOCKS = {"admin_api/server.py", "aggregator_service/server.py", "flasc_cli/database.py"}
 # Elapsed time for logs and waiting, which nothing is decided by.
-STOPWATCHES = {"monotonic", "perf_counter", "sleep"}
+STOPWATCHES = {"monotonic", "perf_counter", "process_time", "sleep"}
 
 
 def imported_by(source: Source) -> Iterator[tuple[ast.stmt, str]]:
