@@ -57,6 +57,7 @@ TASK_TABLES: Final = (
     "limits",
     "encodings",
     "base",
+    "privacy",
 )
 _OWN_KEYS: Final = ("name", "seed", "adapter", "workload", "partition", "evaluation")
 

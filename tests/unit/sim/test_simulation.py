@@ -192,3 +192,35 @@ def test_training_improves_the_adapter(tmp_path: Path) -> None:
     folder = finished(tmp_path, longer)
     rounds = read_records(folder.path / "rounds.parquet", RoundRecord)
     assert rounds[-1].loss < 0.9 * rounds[0].loss
+
+
+PRIVATE = (
+    "policy.quorum=1",
+    "privacy.mode=FIXED_SIZE",
+    "privacy.population=6",
+    "privacy.clip_norm=0.1",
+    "privacy.noise_multiplier=2.0",
+    "privacy.delta=1e-3",
+)
+
+
+def test_a_private_run_has_noise_of_its_own_and_the_same_each_time(tmp_path: Path) -> None:
+    private = a_run(*PRIVATE, "privacy.epsilon=50.0")
+    one, again = (finished(tmp_path / name, private).result() for name in "ab")
+    louder = a_run(*PRIVATE, "privacy.epsilon=50.0", "privacy.noise_multiplier=3.0")
+    assert one["weights_sha256"] == again["weights_sha256"]
+    assert one["weights_sha256"] != finished(tmp_path / "c", louder).result()["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("privacy.epsilon=2.0", "6 rounds cost"),
+        ("privacy.population=7", "at most the 6 clients"),
+        ("privacy.mode=POISSON", "must be FIXED_SIZE"),
+    ],
+)
+def test_privacy_that_a_simulation_does_not_keep_is_refused(change: str, problem: str) -> None:
+    settings = a_run(*PRIVATE, "privacy.epsilon=50.0", change)
+    with pytest.raises(ValueError, match=problem):
+        Simulation(settings, a_workload())
