@@ -29,7 +29,7 @@ from aggregator_service.store.open import open_store
 from flasc_core.errors import Reason, Refusal
 from flasc_core.fold import GRID_BITS
 from flasc_core.noise import draw_noise
-from tests.builders import a_privacy, a_round, an_assignment, stored
+from tests.builders import NOW, a_privacy, a_round, an_assignment, stored
 from tests.support.faults import Died, Moment, Trap
 from tests.support.one_task import OneTask, in_memory
 from tests.support.oracle import adapters_of
@@ -338,6 +338,8 @@ def test_none_but_drawn_devices_get_work_and_the_round_waits_for_all_of_them(
     assert reserved is not None
     assert reserved.draw is not None
     working = [number for number in range(30) if isinstance(asked(world, number), Assigned)]
+    takes = reserved.draw.takes
+    assert working == [number for number in range(30) if takes(world.devices[number], NOW)]
     assert len(working) == reserved.draw.devices
     if mode is PrivacyMode.FIXED_SIZE:
         assert len(working) == 10
