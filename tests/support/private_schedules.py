@@ -26,7 +26,12 @@ from flasc_core.errors import Refusal
 from tests.builders import a_privacy
 from tests.support.faults import Moment, Trap, die
 from tests.support.one_task import OneTask
-from tests.support.private_task import budget_of, private_config, take_part_with
+from tests.support.private_task import (
+    budget_of,
+    private_config,
+    reservation_of,
+    take_part_with,
+)
 
 __all__ = ["play_and_check"]
 
@@ -84,10 +89,8 @@ def check_budget(world: OneTask, privacy: Privacy, cap: int) -> None:
     training = [one for one in held if one.state is not RoundState.EVALUATED]
     assert budget.rounds_reserved <= len(training)
     # No secret outlives its round.
-    for one in rounds:
-        if one.state.is_final:
-            kept = world.untrapped.store.read("test", lambda tx, it=one: tx.reservations.get(it.id))
-            assert kept is None or (kept.noise_seed is None and kept.draw is None)
+    ended = [reservation_of(world, one) for one in rounds if one.state.is_final]
+    assert all(kept is None or (kept.noise_seed, kept.draw) == (None, None) for kept in ended)
 
 
 def _a_privacy(random: Random, cap: int, goal: int) -> Privacy:
