@@ -259,6 +259,12 @@ function drawTiles(task, rounds, curve) {
     ["Saving", factor(sent && dense / sent), sent ? `dense float32; ${factor(half / sent)} bfloat16` : "against dense float32"],
     ["Updates", whole(sum((round) => round.devices.accepted)), `${whole(sum(refusedOf))} requests refused`],
   ];
+  const reserved = rounds.filter((round) => round.privacy && round.state !== "ABORTED");
+  if (reserved.length > 0) {
+    const newest = reserved.reduce((one, other) => (other.number > one.number ? other : one));
+    const note = `once round ${newest.number} is published${newest.privacy.is_last ? ", the last" : ""}`;
+    tiles.push(["Privacy", `ε ${decimal(newest.privacy.epsilon)}`, note]);
+  }
   byId("tiles").replaceChildren(...tiles.map(([name, value, note]) =>
     el("div", {}, el("dt", {}, name), el("dd", {}, value, el("small", {}, note || "\u00a0")))));
 }

@@ -20,7 +20,10 @@ class AdapterView(Output):
     weights_sha256: Digest = Field(description="Of the float32 master weights, little-endian.")
     dimension: int = Field(description="Values in the whole adapter.", examples=[671252])
     mask_nnz: int = Field(description="Values that devices run.", examples=[167813])
-    updates_averaged: int = Field(description="0 for version 0.", examples=[10])
+    updates_averaged: int = Field(
+        description="What their sum was divided by, in a private task the goal; 0 for version 0.",
+        examples=[10],
+    )
 
     @classmethod
     def of(cls, adapter: Adapter, dimension: int) -> Self:

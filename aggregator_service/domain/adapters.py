@@ -25,6 +25,6 @@ class Adapter:
     optimizer_key: str
     # What devices run: the nonzeros of P*M under the method's download mask.
     mask_nnz: int
-    # The updates whose mean made it; 0 for version 0.
+    # What the updates' sum was divided by; 0 for version 0.
     divisor: int
     created_at: datetime

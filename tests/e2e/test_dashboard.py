@@ -20,7 +20,7 @@ from aggregator_service.domain.rounds import RoundState
 from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.memory import MemoryBlobs
-from tests.builders import a_round, stored
+from tests.builders import a_reservation, a_round, stored
 from tests.support.history import History, a_history
 from tests.support.operator import create_key, live_admin
 
@@ -120,6 +120,17 @@ def test_the_page_shows_tasks_rounds_curves_bytes_and_refusals(entered: Page) ->
     expect(entered.locator("#bytes rect.front")).to_have_count(5)
     expect(entered.locator("#refusals li")).to_have_text(["NON_FINITE1"])
     expect(entered.locator("#devices")).to_contain_text("4 devices")
+
+
+def test_a_private_task_shows_what_it_has_reserved(
+    page: Page, key: str, history: History, sqlite_store: Store
+) -> None:
+    stored(sqlite_store, a_reservation(history.rounds[-1], epsilon=2.5, is_last=True))
+    page.get_by_label("Key").fill(key)
+    page.get_by_role("button", name="Open").click()
+    tiles = page.locator("#tiles")
+    expect(tiles).to_contain_text("\u03b5 2.500", timeout=60_000)
+    expect(tiles).to_contain_text("once round 5 is published, the last")
 
 
 def test_a_round_that_changes_shows_without_a_reload(
