@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +22,9 @@ __all__ = [
     "base_model_sha256",
     "load_adapter_weights",
     "peft_config_json",
+    "read_vector",
     "trainable_parameters",
+    "write_vector",
 ]
 
 
@@ -40,21 +43,29 @@ def adapter_layout(model: nn.Module) -> AdapterLayout:
 
 def adapter_weights(model: nn.Module) -> NDArray[np.float32]:
     """Return a copy of the trainable tensors as one vector in the layout's order."""
-    tensors = [parameter.detach().reshape(-1) for parameter in trainable_parameters(model).values()]
-    return cast("NDArray[np.float32]", torch.cat(tensors).cpu().numpy())
+    return read_vector(trainable_parameters(model).values())
 
 
 def load_adapter_weights(model: nn.Module, vector: NDArray[np.float32]) -> None:
     """Write `vector` into the model's trainable tensors; ValueError for another size."""
-    parameters = trainable_parameters(model)
-    size = sum(parameter.numel() for parameter in parameters.values())
+    write_vector(trainable_parameters(model).values(), vector)
+
+
+def read_vector(parameters: Iterable[nn.Parameter]) -> NDArray[np.float32]:
+    tensors = [parameter.detach().reshape(-1) for parameter in parameters]
+    return cast("NDArray[np.float32]", torch.cat(tensors).cpu().numpy())
+
+
+def write_vector(parameters: Collection[nn.Parameter], vector: NDArray[np.float32]) -> None:
+    """ValueError for a vector of another size."""
+    size = sum(parameter.numel() for parameter in parameters)
     if vector.shape != (size,):
         raise ValueError(f"the vector has shape {vector.shape}, the adapter ({size},)")
     # A copy, since torch has no tensors that only read.
     values = torch.tensor(vector, dtype=torch.float32)
     start = 0
     with torch.no_grad():
-        for parameter in parameters.values():
+        for parameter in parameters:
             end = start + parameter.numel()
             parameter.copy_(values[start:end].reshape(parameter.shape))
             start = end

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -27,7 +28,9 @@ from client_sdk._peft_adapter import (
     base_model_sha256,
     load_adapter_weights,
     peft_config_json,
+    read_vector,
     trainable_parameters,
+    write_vector,
 )
 from client_sdk.trainer import Evaluation, TrainingPlan, TrainingResult
 from flasc_core.layout import AdapterLayout
@@ -86,14 +89,25 @@ class PeftTrainer:
     ) -> None:
         self._layout: Final = adapter_layout(model)
         self._model: Final[PeftModel] = model.to(device)
-        self._train_dataset: Final = train_dataset
-        self._holdout_dataset: Final = holdout_dataset
+        # Walking a model for what it trains takes longer than reading or writing that.
+        self._parameters: Final = tuple(trainable_parameters(model).values())
+        self._train_dataset = train_dataset
+        self._holdout_dataset = holdout_dataset
         self._loss: Final = loss
         self._predict: Final = predict
         self._count: Final = count or _count_equal
         self._collate: Final = collate
         self._device: Final = torch.device(device)
         self._base_model_sha256 = base_model_sha256
+
+    def with_examples(
+        self, train_dataset: Dataset[Any], holdout_dataset: Dataset[Any] | None = None
+    ) -> PeftTrainer:
+        """Return a trainer of the same model, for one device after another; it costs nothing."""
+        other = copy(self)
+        other._train_dataset = train_dataset  # noqa: SLF001 - a copy of itself
+        other._holdout_dataset = holdout_dataset  # noqa: SLF001
+        return other
 
     @property
     def layout(self) -> AdapterLayout:
@@ -110,7 +124,7 @@ class PeftTrainer:
         """Raises TrainingFailed for a loss that is not finite."""
         if self._holdout_dataset is None:
             return None
-        load_adapter_weights(self._model, weights)
+        write_vector(self._parameters, weights)
         self._model.eval()
         correct, total, loss_sum = 0, 0, 0.0
         with torch.inference_mode():
@@ -143,11 +157,11 @@ class PeftTrainer:
         Tensors of which nothing is `trainable` cost no backward pass.
         """
         started = time.perf_counter()
-        load_adapter_weights(self._model, weights)
+        write_vector(self._parameters, weights)
         _set_training_mode(self._model)
-        with _seeded(seed, self._device), _frozen(self._model, trainable) as restore:
+        with _seeded(seed, self._device), _frozen(self._parameters, trainable) as restore:
             steps, seen, loss_sum = self._run_steps(plan, seed, on_step, restore)
-        update = adapter_weights(self._model) - weights
+        update = read_vector(self._parameters) - weights
         if not np.isfinite(update).all():
             raise TrainingFailed("training diverged: an adapter weight is not finite")
         return TrainingResult(
@@ -180,7 +194,7 @@ class PeftTrainer:
         if plan.max_steps:
             in_all = min(in_all, plan.max_steps)
         optimizer = torch.optim.SGD(
-            trainable_parameters(self._model).values(),
+            [parameter for parameter in self._parameters if parameter.requires_grad],
             lr=plan.learning_rate,
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
@@ -244,7 +258,9 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen(model: nn.Module, trainable: NDArray[np.bool_] | None) -> Iterator[Callable[[], None]]:
+def _frozen(
+    parameters: Iterable[nn.Parameter], trainable: NDArray[np.bool_] | None
+) -> Iterator[Callable[[], None]]:
     """Yield what puts frozen coordinates back after a step; whole tensors are not stepped at all.
 
     Putting them back, unlike masking gradients, also holds against momentum and weight decay.
@@ -255,7 +271,7 @@ def _frozen(model: nn.Module, trainable: NDArray[np.bool_] | None) -> Iterator[C
     stopped: list[nn.Parameter] = []
     partly: list[tuple[nn.Parameter, Tensor, Tensor]] = []
     start = 0
-    for parameter in trainable_parameters(model).values():
+    for parameter in parameters:
         end = start + parameter.numel()
         mask = torch.tensor(trainable[start:end], device=parameter.device).reshape(parameter.shape)
         if not mask.any():

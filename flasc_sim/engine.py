@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from peft import PeftModel
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from aggregator_service.domain.tasks import TaskConfig
 from client_sdk.peft_trainer import PeftTrainer
 from flasc_sim.device_work import Assignment, DeviceUpdate, TierWork
 from flasc_sim.partition import Rows
-from flasc_sim.workload import Workload
+from flasc_sim.workload import AdapterShape, Workload
 
-__all__ = ["Engine", "Seat", "SerialEngine", "Trainers"]
+__all__ = ["Engine", "EngineParts", "MakeEngine", "Seat", "SerialEngine", "Trainers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,27 +44,43 @@ class Trainers:
     def __init__(
         self, workload: Workload, clients: Sequence[Rows], model: PeftModel, base_sha256: bytes
     ) -> None:
-        self._workload: Final = workload
+        self._train: Final = workload.train
         self._clients: Final = clients
-        self._model: Final = model
-        self._base_sha256: Final = base_sha256
+        self._shared: Final = PeftTrainer(
+            model,
+            workload.train,
+            loss=workload.loss,
+            predict=workload.predict,
+            count=workload.count,
+            collate=workload.collate,
+            base_model_sha256=base_sha256,
+        )
 
     def of(self, client: int) -> PeftTrainer:
-        return PeftTrainer(
-            self._model,
-            Subset(self._workload.train, self._clients[client].tolist()),
-            loss=self._workload.loss,
-            collate=self._workload.collate,
-            base_model_sha256=self._base_sha256,
-        )
+        return self._shared.with_examples(Subset(self._train, self._clients[client].tolist()))
+
+    def scoring(self, held_out: Dataset[Any]) -> PeftTrainer:
+        return self._shared.with_examples(self._train, held_out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineParts:
+    """What engines train with. `trainers` are of this process; `model_seed` draws their model."""
+
+    config: TaskConfig
+    workload: Workload
+    clients: Sequence[Rows]
+    adapter: AdapterShape
+    model_seed: int
+    trainers: Trainers
 
 
 class SerialEngine:
     """One device after another in this process."""
 
-    def __init__(self, config: TaskConfig, trainers: Trainers) -> None:
-        self._config: Final = config
-        self._trainers: Final = trainers
+    def __init__(self, parts: EngineParts) -> None:
+        self._config: Final = parts.config
+        self._trainers: Final = parts.trainers
 
     def train(
         self, assignments: Mapping[str, Assignment], cohort: Sequence[Seat]
@@ -72,3 +88,6 @@ class SerialEngine:
         work = {tier: TierWork(self._config, given) for tier, given in assignments.items()}
         for seat in cohort:
             yield work[seat.tier].do(self._trainers.of(seat.client), seat.seed)
+
+
+MakeEngine: TypeAlias = Callable[[EngineParts], Engine]

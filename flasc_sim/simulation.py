@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from aggregator_service.domain.privacy import PrivacyMode
 from aggregator_service.domain.tasks import TaskConfig
 from client_sdk.peft_trainer import (
-    PeftTrainer,
     adapter_layout,
     adapter_weights,
     base_model_sha256,
@@ -20,7 +20,7 @@ from client_sdk.peft_trainer import (
 )
 from flasc_core.base import InitialBase
 from flasc_sim.checkpoint import Checkpoint
-from flasc_sim.engine import Engine, Seat, SerialEngine, Trainers
+from flasc_sim.engine import EngineParts, MakeEngine, Seat, SerialEngine, Trainers
 from flasc_sim.federation import Federation
 from flasc_sim.records import EvaluationRecord, RoundRecord
 from flasc_sim.settings import RunSettings
@@ -38,18 +38,24 @@ class Simulation:
     """
 
     def __init__(
-        self, settings: RunSettings, workload: Workload, checkpoint: Checkpoint | None = None
+        self,
+        settings: RunSettings,
+        workload: Workload,
+        checkpoint: Checkpoint | None = None,
+        *,
+        engine: MakeEngine = SerialEngine,
     ) -> None:
         """Raises ValueError for settings that make no task of this workload."""
         self.settings: Final = settings
         self._workload: Final = workload
         self._clients: Final = settings.partition.divide(workload, settings.seed)
         self._model: Final = workload.build(settings.adapter, settings.seed)
-        self._base_sha256: Final = base_model_sha256(self._model)
-        self.config: Final = self._configure()
+        base_sha256 = base_model_sha256(self._model)
+        self.config: Final = self._configure(base_sha256)
         # Which the clients have in turn.
         self.tiers: Final = self.config.tier_names[1:] or ("",)
-        self._scorer: Final = self._make_scorer()
+        trainers = Trainers(workload, self._clients, self._model, base_sha256)
+        self._scorer: Final = trainers.scoring(self._scored())
         self._draws: Final = np.random.default_rng([settings.seed, 1])
         self._started: Final = time.process_time() - (checkpoint.cpu_seconds if checkpoint else 0)
         self.rounds: Final = list(checkpoint.rounds if checkpoint else ())
@@ -59,8 +65,15 @@ class Simulation:
         else:
             self._draws.bit_generator.state = checkpoint.draws
             self.federation = Federation.resume(self.config, checkpoint.standing)
-        self._engine: Engine = SerialEngine(
-            self.config, Trainers(workload, self._clients, self._model, self._base_sha256)
+        self._engine: Final = engine(
+            EngineParts(
+                config=self.config,
+                workload=workload,
+                clients=self._clients,
+                adapter=settings.adapter,
+                model_seed=settings.seed,
+                trainers=trainers,
+            )
         )
 
     @property
@@ -102,11 +115,11 @@ class Simulation:
             cpu_seconds=self.cpu_seconds,
         )
 
-    def _configure(self) -> TaskConfig:
+    def _configure(self, base_sha256: bytes) -> TaskConfig:
         config = self.settings.task_config(
             adapter_layout(self._model),
             base_model_name=self._workload.base_model_name,
-            base_model_sha256=self._base_sha256,
+            base_model_sha256=base_sha256,
             peft_config_json=peft_config_json(self._model),
         )
         if config.policy.goal > len(self._clients):
@@ -136,23 +149,12 @@ class Simulation:
             for client, seed in zip(chosen, seeds, strict=True)
         ]
 
-    def _make_scorer(self) -> PeftTrainer:
-        workload = self._workload
-        held_out = workload.held_out
-        if self.settings.evaluation.on == "validation":
-            if workload.validation is None:
-                raise ValueError(f"workload {workload.name!r} has no validation rows")
-            held_out = workload.validation
-        return PeftTrainer(
-            self._model,
-            workload.train,
-            held_out,
-            loss=workload.loss,
-            predict=workload.predict,
-            count=workload.count,
-            collate=workload.collate,
-            base_model_sha256=self._base_sha256,
-        )
+    def _scored(self) -> Dataset[Any]:
+        if self.settings.evaluation.on == "held_out":
+            return self._workload.held_out
+        if self._workload.validation is None:
+            raise ValueError(f"workload {self._workload.name!r} has no validation rows")
+        return self._workload.validation
 
     def _evaluate(self, number: int, tier: str) -> EvaluationRecord:
         score = self._scorer.evaluate(self.federation.device_weights(tier))
