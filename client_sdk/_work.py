@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +29,15 @@ from client_sdk.events import (
 from client_sdk.trainer import Evaluation, Trainer, TrainingResult
 from flasc_core import wire
 from flasc_core.errors import Refusal
-from flasc_core.methods import TrainRule, UploadRule, apply_upload_rule, trainable_mask
+from flasc_core.methods import (
+    TrainRule,
+    UploadRule,
+    WeightRule,
+    apply_upload_rule,
+    steps_down,
+    trainable_mask,
+    weigh,
+)
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 
@@ -108,19 +116,22 @@ class Worker:
     ) -> PendingUpdate:
         """Return the encoded update, which is on disk by then."""
         self.check_stopped()
-        rule, trainable = _read_rules(assignment, task, download)
+        rules = _read_rules(assignment)
+        start = task.base.start_from(task.layout, download)
+        trainable = trainable_mask(task.layout, rules.training, download.indices)
         result = _guarded(
             "training",
             lambda: self.trainer.train(
-                task.base.start_from(task.layout, download),
-                task.plan,
+                start,
+                replace(task.plan, rank_penalty=rules.training.rank_penalty),
                 assignment.training_seed,
                 self._on_step,
                 trainable,
             ),
         )
-        vector = _select(task, rule, result, trainable)
+        vector = _select(task, rules.upload, result, trainable)
         pending = _encode(task, assignment, result, evaluation, vector)
+        _weigh(pending.request.header, task, rules, start, result)
         self.state.save_pending(pending)
         self.on_event(
             Trained(
@@ -176,16 +187,27 @@ def _read_download(task: Task, payload: bytes) -> SparseVector:
         raise ProtocolError(f"the download cannot be read: {refusal.message}") from refusal
 
 
-def _read_rules(
-    assignment: pb.Assignment, task: Task, download: SparseVector
-) -> tuple[UploadRule, NDArray[np.bool_] | None]:
-    """Return what is sent, and which coordinates may train."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """What an assignment says of training, of what is sent, and of what that weighs."""
+
+    training: TrainRule
+    upload: UploadRule
+    weighing: WeightRule
+
+
+def _read_rules(assignment: pb.Assignment) -> _Rules:
+    weighing = WeightRule()
     try:
-        rule = UploadRule.from_message(assignment.upload_rule)
-        training = TrainRule.from_message(assignment.train_rule)
+        if assignment.HasField("weight_rule"):
+            weighing = WeightRule.from_message(assignment.weight_rule)
+        return _Rules(
+            training=TrainRule.from_message(assignment.train_rule),
+            upload=UploadRule.from_message(assignment.upload_rule),
+            weighing=weighing,
+        )
     except Refusal as refusal:
         raise translate_refusal(refusal) from refusal
-    return rule, trainable_mask(task.layout, training, download.indices)
 
 
 def _select(
@@ -216,6 +238,25 @@ def _select(
     return vector
 
 
+def _weigh(
+    header: pb.UpdateHeader,
+    task: Task,
+    rules: _Rules,
+    start: NDArray[np.float32],
+    result: TrainingResult,
+) -> None:
+    """Enter what the update weighs, and whether the device asks for the next tier."""
+    trained = start + result.update
+    header.weight = weigh(
+        rules.weighing,
+        task.layout,
+        trained,
+        examples=result.examples,
+        max_weight=task.max_weight,
+    )
+    header.steps_down = steps_down(rules.training, task.layout, start, trained)
+
+
 def _encode(
     task: Task,
     assignment: pb.Assignment,
@@ -229,7 +270,6 @@ def _encode(
         payload_sha256=hashlib.sha256(payload).digest(),
         payload_size_bytes=len(payload),
         download_sha256=assignment.download.sha256,
-        weight=min(max(result.examples, 1), task.max_weight),
         training_metrics=pb.TrainingMetrics(
             examples=result.examples,
             steps=result.steps,

@@ -34,6 +34,7 @@ from client_sdk._peft_adapter import (
 )
 from client_sdk.trainer import Evaluation, TrainingPlan, TrainingResult
 from flasc_core.layout import AdapterLayout
+from flasc_core.methods.ranks import lora_modules
 
 __all__ = [
     "Batch",
@@ -199,6 +200,7 @@ class PeftTrainer:
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
         )
+        penalty = self._penalty(plan)
         order = torch.Generator().manual_seed(seed)
         batches = self._epochs(plan, order)
         seen, loss_sum = 0, 0.0
@@ -206,13 +208,28 @@ class PeftTrainer:
             count, batch = next(batches)
             optimizer.zero_grad()
             loss = (self._loss or _own_loss)(self._model, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss + penalty()).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             restore_frozen()
             loss_sum += _finite(loss) * count
             seen += count
             on_step(step, in_all)
         return in_all, seen, loss_sum
+
+    def _penalty(self, plan: TrainingPlan) -> Callable[[], Tensor | float]:
+        """Return what gives the plan's rank penalty of the weights as they are."""
+        chosen = plan.rank_penalty
+        if chosen is None:
+            return lambda: 0.0
+        first, factor = chosen.from_rank, chosen.factor
+        tensors = list(trainable_parameters(self._model).values())
+        pairs = [(tensors[a], tensors[b]) for a, b in lora_modules(self._layout)]
+
+        def penalty() -> Tensor:
+            terms = [b[:, first:].norm() * a[first:].norm() for a, b in pairs]
+            return factor * torch.stack(terms).sum()
+
+        return penalty
 
     def _epochs(self, plan: TrainingPlan, order: torch.Generator) -> Iterator[tuple[int, Batch]]:
         size = _length(self._train_dataset)

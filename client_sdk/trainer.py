@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout
+from flasc_core.methods import RankPenalty
 from flasc_core.pb.v1 import device_service_pb2, task_spec_pb2
 
 __all__ = ["Evaluation", "Trainer", "TrainingPlan", "TrainingResult"]
@@ -21,7 +22,8 @@ __all__ = ["Evaluation", "Trainer", "TrainingPlan", "TrainingResult"]
 class TrainingPlan:
     """Local training as the task prescribes it: plain SGD with momentum over shuffled batches.
 
-    `max_steps` of 0 means as many steps as the epochs give.
+    `max_steps` of 0 means as many steps as the epochs give. Some rounds add a `rank_penalty` to the
+    loss, see there; none of the losses that a trainer reports contain it.
     """
 
     local_epochs: int
@@ -30,6 +32,7 @@ class TrainingPlan:
     learning_rate: float
     momentum: float
     weight_decay: float
+    rank_penalty: RankPenalty | None = None
 
     @classmethod
     def from_message(cls, message: task_spec_pb2.TrainingPlan) -> TrainingPlan:

@@ -16,6 +16,7 @@ __all__ = [
     "HeadOnlyBody",
     "HetLoraBody",
     "MethodBody",
+    "PublishedHetLoraBody",
     "RoLoraBody",
     "SparseAdapterBody",
 ]
@@ -75,6 +76,18 @@ class HetLoraBody(Input):
     )
 
 
+class PublishedHetLoraBody(Input):
+    """HetLoRA with rank self-pruning and aggregation by norms, as its paper has it."""
+
+    name: Literal["hetlora_published"]
+    rank: Positive = Field(examples=[16])
+    prune_to: Positive | None = Field(
+        default=None, description="The next tier's rank; null for no self-pruning.", examples=[8]
+    )
+    penalty: float = Field(default=0.0, ge=0, description="Of the ranks beyond `prune_to`.")
+    weight_unit: float = Field(default=0.01, gt=0, description="Norm per step of weight.")
+
+
 class FfaLoraBody(Input):
     """LoRA's A factors stay as devices draw them; needs the base initial."""
 
@@ -105,6 +118,7 @@ MethodBody = Annotated[
     | AdapterLthBody
     | FederatedSelectBody
     | HetLoraBody
+    | PublishedHetLoraBody
     | FfaLoraBody
     | RoLoraBody
     | HeadOnlyBody,

@@ -107,12 +107,17 @@ def _read_optional_number(data: Mapping[str, JsonValue], key: str) -> float | No
     return None if data.get(key) is None else read_number(data, key)
 
 
+def _read_optional_integer(data: Mapping[str, JsonValue], key: str) -> int | None:
+    return None if data.get(key) is None else read_integer(data, key)
+
+
 # By annotation, as `from __future__ import annotations` keeps them.
 _READERS: Final[Mapping[str, Callable[[Mapping[str, JsonValue], str], object]]] = MappingProxyType(
     {
         "float": read_number,
         "float | None": _read_optional_number,
         "int": read_integer,
+        "int | None": _read_optional_integer,
         "str": read_text,
     }
 )

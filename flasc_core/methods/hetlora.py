@@ -1,8 +1,9 @@
-"""Lower ranks for weaker devices, as FLASC's authors ran HetLoRA."""
+"""Lower ranks for weaker devices: HetLoRA as FLASC's authors ran it, and as it was published."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from flasc_core.errors import Reason, Refusal
 from flasc_core.json_value import JsonValue
@@ -11,14 +12,20 @@ from flasc_core.methods.densities import keep_shares, write_settings
 from flasc_core.methods.plan import (
     HEAD,
     LORA,
+    Averaging,
     KeepLargest,
     KeepRanks,
     RankOrder,
+    RankPenalty,
     RoundPlan,
+    TrainRule,
     UploadRule,
+    WeightKind,
+    WeightRule,
 )
+from flasc_core.methods.ranks import lora_modules
 
-__all__ = ["HetLora"]
+__all__ = ["HetLora", "PublishedHetLora"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +33,9 @@ class HetLora:
     """The first `rank` ranks of every LoRA module, the rest zero; the head is whole.
 
     With `order` "norm" the ranks with the largest L2 norms, of A and of B independently. These are
-    `rank` and `rankl1` of FLASC's released code; the published HetLoRA (Cho et al., EMNLP 2024)
-    prunes ranks and weighs updates as well. All of it trains, but a rank whose row of A and column
-    of B are both zero has no gradient and stays zero. Refuses CONFIGURATION.
+    `rank` and `rankl1` of FLASC's released code; `PublishedHetLora` is the method of its own paper.
+    All of it trains, but a rank whose row of A and column of B are both zero has no gradient and
+    stays zero. Refuses CONFIGURATION.
     """
 
     rank: int
@@ -54,8 +61,72 @@ class HetLora:
         return RoundPlan(download=(ranks, *head), upload=UploadRule(groups=upload))
 
     def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
+        if devices_draw_base:
+            raise Refusal(
+                Reason.CONFIGURATION,
+                "HetLoRA's missing ranks are zero: set the base to zero, since ranks that devices "
+                "draw would train",
+                field="base",
+            )
         if not KeepRanks(rank=self.rank).count_in(layout):
             raise Refusal(Reason.CONFIGURATION, "the layout has no LoRA tensors to take ranks of")
 
     def to_json(self) -> dict[str, JsonValue]:
         return write_settings("hetlora", self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedHetLora:
+    """HetLoRA as published (Cho et al., EMNLP 2024, arXiv 2401.06432).
+
+    The first `rank` ranks go down. With a `penalty` the ranks from `prune_to` on cost loss, and a
+    device in which they shrink goes on with the task's next tier, which should have that rank:
+    rank self-pruning. Updates weigh by the norm of B A in steps of `weight_unit`, and trained
+    weights are averaged, zero beyond a device's rank: sparsity-weighted aggregation of padded
+    factors. Meant for plain averaging on the server (SGD at rate 1). Refuses CONFIGURATION.
+    """
+
+    rank: int
+    prune_to: int | None = None
+    penalty: float = 0.0
+    weight_unit: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise Refusal(Reason.CONFIGURATION, "rank must be at least 1", field="rank")
+        if not 0 <= self.penalty < math.inf:
+            raise Refusal(Reason.CONFIGURATION, "penalty must be finite and at least 0")
+        if (self.prune_to is None) != (self.penalty == 0):
+            raise Refusal(Reason.CONFIGURATION, "prune_to and penalty are set together, or neither")
+        if self.prune_to is not None and not 1 <= self.prune_to < self.rank:
+            raise Refusal(
+                Reason.CONFIGURATION,
+                "prune_to must be at least 1 and below rank",
+                field="prune_to",
+            )
+        if not 0 < self.weight_unit < math.inf:
+            raise Refusal(Reason.CONFIGURATION, "weight_unit must be finite and above 0")
+
+    def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
+        truncated = HetLora(rank=self.rank).plan(layout, round_index)
+        penalty = (
+            None
+            if self.prune_to is None
+            else RankPenalty(from_rank=self.prune_to, factor=self.penalty)
+        )
+        return replace(
+            truncated,
+            training=TrainRule(rank_penalty=penalty),
+            weighing=WeightRule(kind=WeightKind.PRODUCT_NORM, unit=self.weight_unit),
+            averaging=Averaging.WEIGHTS,
+        )
+
+    def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
+        HetLora(rank=self.rank).check(layout, devices_draw_base=devices_draw_base)
+        try:
+            list(lora_modules(layout))
+        except ValueError as error:
+            raise Refusal(Reason.CONFIGURATION, str(error)) from error
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return write_settings("hetlora_published", self)

@@ -7,8 +7,10 @@ no method by name.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
 from flasc_core.errors import Reason, Refusal
@@ -20,14 +22,18 @@ __all__ = [
     "ALL_ROLES",
     "HEAD",
     "LORA",
+    "Averaging",
     "Group",
     "KeepLargest",
     "KeepRanks",
     "Method",
     "RankOrder",
+    "RankPenalty",
     "RoundPlan",
     "TrainRule",
     "UploadRule",
+    "WeightKind",
+    "WeightRule",
 ]
 
 ALL_ROLES: Final = frozenset(Role)
@@ -110,26 +116,118 @@ def rank_axis(role: Role) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRule:
-    """What of the adapter stays as it was downloaded while a device trains; by default nothing."""
+class RankPenalty:
+    """What the last ranks of a LoRA module add to a device's loss, so that it can do without them.
 
+    Over modules, `factor` x |columns of B from `from_rank` on| x |rows of A from there on|, by
+    Frobenius norms. ValueError for a factor that is not positive and finite.
+    """
+
+    from_rank: int
+    factor: float
+
+    def __post_init__(self) -> None:
+        if self.from_rank < 0 or not 0 < self.factor < math.inf:
+            raise ValueError(f"{self} penalises nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRule:
+    """How training differs from plain training of all of the adapter, as it does by default."""
+
+    # What stays as it was downloaded.
     frozen_roles: frozenset[Role] = frozenset()
     # Nothing trains but the coordinates that the download holds.
     downloaded_only: bool = False
+    # Set: a device whose penalised ranks have shrunk asks for the next tier.
+    rank_penalty: RankPenalty | None = None
 
     def to_message(self) -> device_service_pb2.TrainRule:
+        penalty = self.rank_penalty
         return device_service_pb2.TrainRule(
             frozen_roles=sorted(role.to_message() for role in self.frozen_roles),
             downloaded_only=self.downloaded_only,
+            rank_penalty=None
+            if penalty is None
+            else device_service_pb2.RankPenalty(from_rank=penalty.from_rank, factor=penalty.factor),
         )
 
     @classmethod
     def from_message(cls, message: device_service_pb2.TrainRule) -> TrainRule:
-        """Refuses FIELD_REQUIRED and UNKNOWN_ENUM."""
-        return cls(
-            frozen_roles=frozenset(Role.from_message(role) for role in message.frozen_roles),
-            downloaded_only=message.downloaded_only,
-        )
+        """Refuses FIELD_REQUIRED, UNKNOWN_ENUM and FIELD_RANGE."""
+        penalty = message.rank_penalty
+        try:
+            return cls(
+                frozen_roles=frozenset(Role.from_message(role) for role in message.frozen_roles),
+                downloaded_only=message.downloaded_only,
+                rank_penalty=RankPenalty(from_rank=penalty.from_rank, factor=penalty.factor)
+                if message.HasField("rank_penalty")
+                else None,
+            )
+        except ValueError as error:
+            raise Refusal(Reason.FIELD_RANGE, str(error), field="train_rule") from error
+
+
+@unique
+class WeightKind(StrEnum):
+    """What a device's update weighs by."""
+
+    EXAMPLES = "examples"
+    # |B A| over all LoRA modules after training.
+    PRODUCT_NORM = "product_norm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightRule:
+    """An update weighs its quantity in `unit`s, rounded, at least 1 and at most the task's limit.
+
+    ValueError for a unit that is not positive and finite.
+    """
+
+    kind: WeightKind = WeightKind.EXAMPLES
+    unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.unit < math.inf:
+            raise ValueError(f"a weight has no unit of {self.unit}")
+
+    def to_message(self) -> device_service_pb2.WeightRule:
+        return device_service_pb2.WeightRule(kind=_WEIGHT_NUMBERS[self.kind], unit=self.unit)
+
+    @classmethod
+    def from_message(cls, message: device_service_pb2.WeightRule) -> WeightRule:
+        """Refuses FIELD_REQUIRED, UNKNOWN_ENUM and FIELD_RANGE."""
+        if message.kind == device_service_pb2.WEIGHT_KIND_UNSPECIFIED:
+            raise Refusal(Reason.FIELD_REQUIRED, "set the kind of weight", field="weight_rule")
+        kind = {number: kind for kind, number in _WEIGHT_NUMBERS.items()}.get(message.kind)
+        if kind is None:
+            raise Refusal(
+                Reason.UNKNOWN_ENUM,
+                f"kind of weight {message.kind} is unknown",
+                field="weight_rule",
+            )
+        try:
+            return cls(kind=kind, unit=message.unit)
+        except ValueError as error:
+            raise Refusal(Reason.FIELD_RANGE, str(error), field="weight_rule") from error
+
+
+_WEIGHT_NUMBERS: Final[Mapping[WeightKind, device_service_pb2.WeightKind]] = MappingProxyType(
+    {
+        WeightKind.EXAMPLES: device_service_pb2.WEIGHT_KIND_EXAMPLES,
+        WeightKind.PRODUCT_NORM: device_service_pb2.WEIGHT_KIND_PRODUCT_NORM,
+    }
+)
+
+
+@unique
+class Averaging(StrEnum):
+    """What the server optimizer is given the mean of."""
+
+    # A coordinate that a device did not send stays as it is, as far as that device goes.
+    UPDATES = "updates"
+    # Of trained weights: a coordinate that a device was not sent is zero, as far as that one goes.
+    WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +292,8 @@ class RoundPlan:
     upload: UploadRule
     training: TrainRule = TrainRule()
     ranked_by: int | None = None
+    weighing: WeightRule = WeightRule()
+    averaging: Averaging = Averaging.UPDATES
 
     def __post_init__(self) -> None:
         if not self.download or _overlap(self.download):

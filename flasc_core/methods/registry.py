@@ -13,7 +13,7 @@ from flasc_core.methods.densities import read_settings
 from flasc_core.methods.federated_select import FederatedSelect
 from flasc_core.methods.flasc import Flasc
 from flasc_core.methods.frozen import FfaLora, HeadOnly, RoLora
-from flasc_core.methods.hetlora import HetLora
+from flasc_core.methods.hetlora import HetLora, PublishedHetLora
 from flasc_core.methods.plan import Method
 from flasc_core.methods.sparse_adapter import SparseAdapter
 
@@ -25,6 +25,7 @@ _Kind = (
     | type[AdapterLth]
     | type[FederatedSelect]
     | type[HetLora]
+    | type[PublishedHetLora]
     | type[FfaLora]
     | type[RoLora]
     | type[HeadOnly]
@@ -38,6 +39,7 @@ METHODS: Final[Mapping[str, _Kind]] = MappingProxyType(
         "flasc": Flasc,
         "head_only": HeadOnly,
         "hetlora": HetLora,
+        "hetlora_published": PublishedHetLora,
         "rolora": RoLora,
         "sparse_adapter": SparseAdapter,
     }

@@ -15,6 +15,12 @@ class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PURPOSE_TRAIN: _ClassVar[Purpose]
     PURPOSE_EVALUATE: _ClassVar[Purpose]
 
+class WeightKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WEIGHT_KIND_UNSPECIFIED: _ClassVar[WeightKind]
+    WEIGHT_KIND_EXAMPLES: _ClassVar[WeightKind]
+    WEIGHT_KIND_PRODUCT_NORM: _ClassVar[WeightKind]
+
 class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OUTCOME_UNSPECIFIED: _ClassVar[Outcome]
@@ -24,6 +30,9 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 PURPOSE_UNSPECIFIED: Purpose
 PURPOSE_TRAIN: Purpose
 PURPOSE_EVALUATE: Purpose
+WEIGHT_KIND_UNSPECIFIED: WeightKind
+WEIGHT_KIND_EXAMPLES: WeightKind
+WEIGHT_KIND_PRODUCT_NORM: WeightKind
 OUTCOME_UNSPECIFIED: Outcome
 OUTCOME_GAVE_UP: Outcome
 OUTCOME_FAILED: Outcome
@@ -68,7 +77,7 @@ class Finished(_message.Message):
     def __init__(self, final_version: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("assignment_id", "round_id", "round_number", "task_sha256", "task_spec", "download", "upload_rule", "training_seed", "expires_at", "purpose", "train_rule")
+    __slots__ = ("assignment_id", "round_id", "round_number", "task_sha256", "task_spec", "download", "upload_rule", "training_seed", "expires_at", "purpose", "train_rule", "weight_rule")
     ASSIGNMENT_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +89,7 @@ class Assignment(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     TRAIN_RULE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_RULE_FIELD_NUMBER: _ClassVar[int]
     assignment_id: bytes
     round_id: bytes
     round_number: int
@@ -91,15 +101,34 @@ class Assignment(_message.Message):
     expires_at: _timestamp_pb2.Timestamp
     purpose: Purpose
     train_rule: TrainRule
-    def __init__(self, assignment_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., round_number: _Optional[int] = ..., task_sha256: _Optional[bytes] = ..., task_spec: _Optional[bytes] = ..., download: _Optional[_Union[Download, _Mapping]] = ..., upload_rule: _Optional[_Union[UploadRule, _Mapping]] = ..., training_seed: _Optional[int] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., train_rule: _Optional[_Union[TrainRule, _Mapping]] = ...) -> None: ...
+    weight_rule: WeightRule
+    def __init__(self, assignment_id: _Optional[bytes] = ..., round_id: _Optional[bytes] = ..., round_number: _Optional[int] = ..., task_sha256: _Optional[bytes] = ..., task_spec: _Optional[bytes] = ..., download: _Optional[_Union[Download, _Mapping]] = ..., upload_rule: _Optional[_Union[UploadRule, _Mapping]] = ..., training_seed: _Optional[int] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., train_rule: _Optional[_Union[TrainRule, _Mapping]] = ..., weight_rule: _Optional[_Union[WeightRule, _Mapping]] = ...) -> None: ...
 
 class TrainRule(_message.Message):
-    __slots__ = ("frozen_roles", "downloaded_only")
+    __slots__ = ("frozen_roles", "downloaded_only", "rank_penalty")
     FROZEN_ROLES_FIELD_NUMBER: _ClassVar[int]
     DOWNLOADED_ONLY_FIELD_NUMBER: _ClassVar[int]
+    RANK_PENALTY_FIELD_NUMBER: _ClassVar[int]
     frozen_roles: _containers.RepeatedScalarFieldContainer[_layout_pb2.TensorRole]
     downloaded_only: bool
-    def __init__(self, frozen_roles: _Optional[_Iterable[_Union[_layout_pb2.TensorRole, str]]] = ..., downloaded_only: bool = ...) -> None: ...
+    rank_penalty: RankPenalty
+    def __init__(self, frozen_roles: _Optional[_Iterable[_Union[_layout_pb2.TensorRole, str]]] = ..., downloaded_only: bool = ..., rank_penalty: _Optional[_Union[RankPenalty, _Mapping]] = ...) -> None: ...
+
+class RankPenalty(_message.Message):
+    __slots__ = ("from_rank", "factor")
+    FROM_RANK_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    from_rank: int
+    factor: float
+    def __init__(self, from_rank: _Optional[int] = ..., factor: _Optional[float] = ...) -> None: ...
+
+class WeightRule(_message.Message):
+    __slots__ = ("kind", "unit")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    kind: WeightKind
+    unit: float
+    def __init__(self, kind: _Optional[_Union[WeightKind, str]] = ..., unit: _Optional[float] = ...) -> None: ...
 
 class Download(_message.Message):
     __slots__ = ("adapter_version", "sha256", "size_bytes")
@@ -166,7 +195,7 @@ class Evaluation(_message.Message):
     def __init__(self, correct: _Optional[int] = ..., total: _Optional[int] = ..., loss_sum: _Optional[float] = ...) -> None: ...
 
 class UpdateHeader(_message.Message):
-    __slots__ = ("assignment_id", "payload_sha256", "payload_size_bytes", "download_sha256", "weight", "training_metrics", "evaluation")
+    __slots__ = ("assignment_id", "payload_sha256", "payload_size_bytes", "download_sha256", "weight", "training_metrics", "evaluation", "steps_down")
     ASSIGNMENT_ID_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_SHA256_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +203,7 @@ class UpdateHeader(_message.Message):
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     TRAINING_METRICS_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DOWN_FIELD_NUMBER: _ClassVar[int]
     assignment_id: bytes
     payload_sha256: bytes
     payload_size_bytes: int
@@ -181,7 +211,8 @@ class UpdateHeader(_message.Message):
     weight: int
     training_metrics: TrainingMetrics
     evaluation: Evaluation
-    def __init__(self, assignment_id: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., payload_size_bytes: _Optional[int] = ..., download_sha256: _Optional[bytes] = ..., weight: _Optional[int] = ..., training_metrics: _Optional[_Union[TrainingMetrics, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
+    steps_down: bool
+    def __init__(self, assignment_id: _Optional[bytes] = ..., payload_sha256: _Optional[bytes] = ..., payload_size_bytes: _Optional[int] = ..., download_sha256: _Optional[bytes] = ..., weight: _Optional[int] = ..., training_metrics: _Optional[_Union[TrainingMetrics, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., steps_down: bool = ...) -> None: ...
 
 class SubmitUpdateRequest(_message.Message):
     __slots__ = ("header", "payload")

@@ -98,8 +98,6 @@ def test_the_live_service_publishes_what_the_federation_computes(
         SparseAdapter(density=0.25),
         AdapterLth(density=0.5, decay=0.5),
         FederatedSelect(density=0.25, head_density=1.0),
-        HetLora(rank=2),
-        HetLora(rank=2, order="norm"),
         FfaLora(upload_density=0.5),
         RoLora(),
         HeadOnly(),
@@ -123,6 +121,13 @@ def test_a_private_task_is_the_same_in_the_service_and_in_process(
         base=InitialBase(seed=5),
         privacy=a_privacy(clip_norm=0.01),
     )
+
+
+@pytest.mark.parametrize("order", ["index", "norm"])
+def test_ranks_are_the_same_in_the_service_and_in_process(
+    sqlite_store: Store, tmp_path: Path, order: str
+) -> None:
+    check_parity(sqlite_store, tmp_path, method=HetLora(rank=2, order=order), base=ZeroBase())
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from flasc_core.methods import (
     Flasc,
     HeadOnly,
     HetLora,
+    PublishedHetLora,
     RoLora,
     SparseAdapter,
 )
@@ -56,6 +57,7 @@ def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
         (methods.AdapterLthBody, AdapterLth().to_json()),
         (methods.FederatedSelectBody, FederatedSelect(density=1).to_json()),
         (methods.HetLoraBody, HetLora(rank=1).to_json()),
+        (methods.PublishedHetLoraBody, PublishedHetLora(rank=1).to_json()),
         (methods.FfaLoraBody, FfaLora().to_json()),
         (methods.RoLoraBody, RoLora().to_json()),
         (PrivacyBody, replace(a_privacy(), max_participations=None).to_json()),
@@ -91,6 +93,7 @@ def test_every_method_and_optimizer_of_the_domain_can_be_asked_for() -> None:
         {"method": AdapterLth(decay=0.5, decay_every=3)},
         {"method": FederatedSelect(density=0.5)},
         {"method": HetLora(rank=1, order="norm")},
+        {"method": PublishedHetLora(rank=2, prune_to=1, penalty=0.5)},
         {"method": FfaLora(upload_density=0.5), "base": InitialBase(seed=3)},
         {"method": RoLora(download_density=0.25)},
         {"method": HeadOnly()},

@@ -26,6 +26,7 @@ from client_sdk.peft_trainer import (
     peft_config_json,
 )
 from flasc_core.layout import Role
+from flasc_core.methods import RankPenalty, TrainRule, steps_down
 from tests.support.tiny_model import Examples, TinyClassifier, a_base_model, a_peft_model
 
 PLAN = TrainingPlan(
@@ -251,6 +252,27 @@ def test_single_coordinates_stay_as_they_are_against_momentum_and_weight_decay()
     result = trainer.train(start_of(model), plan, 5, ignore_steps, trainable)
     assert not result.update[~trainable].any()
     assert result.update[trainable].any()
+
+
+def test_penalised_ranks_shrink_and_the_reported_loss_leaves_the_penalty_out() -> None:
+    model = a_peft_model(rank=4)
+    layout = adapter_layout(model)
+    penalty = RankPenalty(from_rank=2, factor=5.0)
+    plan = replace(PLAN, max_steps=1, learning_rate=0.01)
+    plain = trained(model, plan)
+    pressed = trained(model, replace(plan, rank_penalty=penalty))
+
+    def tail(result: TrainingResult) -> float:
+        parts = layout.split(start_of(model) + result.update)
+        (a,) = (part for name, part in parts.items() if "lora_A" in name)
+        (b,) = (part for name, part in parts.items() if "lora_B" in name)
+        return float(np.linalg.norm(a[2:]) * np.linalg.norm(b[:, 2:]))
+
+    assert tail(pressed) < tail(plain)
+    assert pressed.loss_mean == plain.loss_mean
+    rule = TrainRule(rank_penalty=penalty)
+    start = start_of(model)
+    assert steps_down(rule, layout, start, start + pressed.update)
 
 
 def test_a_mask_that_lets_everything_train_changes_nothing() -> None:
