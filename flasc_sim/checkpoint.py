@@ -28,11 +28,13 @@ _RANKED: Final = "ranked."
 class Checkpoint:
     """`draws` is the state of the generator that draws cohorts.
 
-    `cpu_seconds` is what all processes that worked on the run took together.
+    `steps` are how many tiers down clients have asked to be, and `cpu_seconds` what all processes
+    that worked on the run took together.
     """
 
     standing: Standing
     draws: Mapping[str, Any]
+    steps: Mapping[int, int]
     rounds: tuple[RoundRecord, ...]
     evaluations: tuple[EvaluationRecord, ...]
     cpu_seconds: float
@@ -44,6 +46,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
         "optimizer_step": standing.optimizer.step,
         "round_index": standing.round_index,
         "draws": checkpoint.draws,
+        "steps": checkpoint.steps,
         "rounds": [asdict(record) for record in checkpoint.rounds],
         "evaluations": [asdict(record) for record in checkpoint.evaluations],
         "cpu_seconds": checkpoint.cpu_seconds,
@@ -70,6 +73,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
             ranked={int(version): values for version, values in ranked.items()},
         ),
         draws=said["draws"],
+        steps={int(client): steps for client, steps in said["steps"].items()},
         rounds=tuple(RoundRecord(**record) for record in said["rounds"]),
         evaluations=tuple(EvaluationRecord(**record) for record in said["evaluations"]),
         cpu_seconds=said["cpu_seconds"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aggregator_service.domain.tasks import TaskConfig
@@ -12,9 +12,12 @@ from flasc_core.layout import Role
 from flasc_core.methods import (
     TrainRule,
     UploadRule,
+    WeightRule,
     apply_upload_rule,
     mask_composition,
+    steps_down,
     trainable_mask,
+    weigh,
 )
 from flasc_core.wire import DecodeLimits, Encoding, decode, encode, profile_for
 
@@ -29,6 +32,7 @@ class Assignment:
     download: bytes
     training: TrainRule
     upload: UploadRule
+    weighing: WeightRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,9 @@ class DeviceUpdate:
     mask: Mapping[Role, int]
     examples: int
     loss_mean: float
+    weight: int
+    # The device asks for the task's next tier.
+    steps_down: bool = False
 
 
 class TierWork:
@@ -55,16 +62,25 @@ class TierWork:
     def do(self, trainer: Trainer, seed: int) -> DeviceUpdate:
         """Raises TrainingFailed."""
         layout = self._config.layout
-        result = trainer.train(
-            self._start, _training_plan(self._config), seed, _ignore_step, self._trainable
-        )
-        sent = apply_upload_rule(layout, result.update, self._assignment.upload)
+        rules = self._assignment
+        plan = replace(_training_plan(self._config), rank_penalty=rules.training.rank_penalty)
+        result = trainer.train(self._start, plan, seed, _ignore_step, self._trainable)
+        trained = self._start + result.update
+        sent = apply_upload_rule(layout, result.update, rules.upload)
         return DeviceUpdate(
-            tier=self._assignment.tier,
+            tier=rules.tier,
             payload=encode(sent, profile_for(_update_encoding(self._config))),
             mask=mask_composition(layout, sent.indices),
             examples=result.examples,
             loss_mean=result.loss_mean,
+            weight=weigh(
+                rules.weighing,
+                layout,
+                trained,
+                examples=result.examples,
+                max_weight=self._config.limits.max_weight,
+            ),
+            steps_down=steps_down(rules.training, layout, self._start, trained),
         )
 
 

@@ -21,6 +21,7 @@ from aggregator_service.domain.downloads import (
     Masters,
     device_weights,
     encode_download,
+    mean_update,
     select_download,
 )
 from aggregator_service.domain.tasks import TaskConfig
@@ -106,7 +107,7 @@ class Standing:
 
 
 class Federation:
-    """Runs rounds one after another; updates weigh what the task lets their examples weigh.
+    """Runs rounds one after another; updates weigh what their plan says.
 
     `weights` are the float32 masters, shape (dim,), and `round_index` the number of rounds done.
     """
@@ -159,6 +160,7 @@ class Federation:
                 download=encode_download(self.config, selected),
                 training=masters.plan.training,
                 upload=masters.plan.upload,
+                weighing=masters.plan.weighing,
             )
             self._opened[tier] = _Opened(
                 assignment=assignment,
@@ -179,15 +181,16 @@ class Federation:
         config = self.config
         total = Accumulator.zeros(config.layout.dim)
         tiers: dict[str, TierReport] = {}
+        weights: Counter[str] = Counter()
         for number, update in enumerate(updates):
             self._add(total, update, number)
+            weights[update.tier] += update.weight
             tiers.setdefault(update.tier, TierReport()).count(
                 self._opened[update.tier].assignment, self._opened[update.tier].mask, update
             )
         mean = average(config, total, self.round_index, noise_seed)
-        self.weights, self._optimizer = config.optimizer.apply(
-            self.weights, mean.values, self._optimizer
-        )
+        moved = mean_update(config, mean.values, self._masters, weights)
+        self.weights, self._optimizer = config.optimizer.apply(self.weights, moved, self._optimizer)
         self.round_index += 1
         self._opened = {}
         return RoundReport(tiers=tiers)
@@ -211,8 +214,6 @@ class Federation:
 
     def _add(self, total: Accumulator, update: DeviceUpdate, number: int) -> None:
         rule = self._opened[update.tier].assignment.upload
-        # As the SDK declares it.
-        weight = min(max(update.examples, 1), self.config.limits.max_weight)
         limits = DecodeLimits(
             dim=self.config.layout.dim,
             max_nnz=rule.max_count,
@@ -221,4 +222,4 @@ class Federation:
         )
         parts = partial(decode_segments, update.payload, limits)
         clip_norm = self.config.fold_clip_norm
-        total.add_parts(parts, weight, number.to_bytes(16, "big"), clip_norm)
+        total.add_parts(parts, update.weight, number.to_bytes(16, "big"), clip_norm)

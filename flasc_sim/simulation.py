@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from client_sdk.peft_trainer import (
 )
 from flasc_core.base import InitialBase
 from flasc_sim.checkpoint import Checkpoint
+from flasc_sim.device_work import DeviceUpdate
 from flasc_sim.engine import EngineParts, MakeEngine, Seat, SerialEngine, Trainers
 from flasc_sim.federation import Federation
 from flasc_sim.records import EvaluationRecord, RoundRecord
@@ -60,6 +63,8 @@ class Simulation:
         self._started: Final = time.process_time() - (checkpoint.cpu_seconds if checkpoint else 0)
         self.rounds: Final = list(checkpoint.rounds if checkpoint else ())
         self.evaluations: Final = list(checkpoint.evaluations if checkpoint else ())
+        # How many tiers down clients have asked to be.
+        self._steps: Final = Counter(checkpoint.steps if checkpoint else ())
         if checkpoint is None:
             self.federation = Federation(self.config, self._initial_weights())
         else:
@@ -98,7 +103,8 @@ class Simulation:
         cohort = self._draw_cohort()
         assignments = {seat.tier: self.federation.open(seat.tier) for seat in cohort}
         updates = self._engine.train(assignments, cohort)
-        report = self.federation.close(updates, self._noise_seed())
+        stepping = self._count_steps(cohort, updates)
+        report = self.federation.close(stepping, self._noise_seed())
         done = self.rounds_done
         self.rounds.extend(
             RoundRecord.of(done, tier, report.tiers[tier]) for tier in sorted(report.tiers)
@@ -106,10 +112,18 @@ class Simulation:
         if self.settings.evaluation.due(done, self.config.ending.rounds):
             self.evaluations.extend(self._evaluate(done, tier) for tier in self.tiers)
 
+    def _count_steps(
+        self, cohort: Iterable[Seat], updates: Iterable[DeviceUpdate]
+    ) -> Iterator[DeviceUpdate]:
+        for seat, update in zip(cohort, updates, strict=True):
+            self._steps[seat.client] += update.steps_down
+            yield update
+
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             standing=self.federation.standing,
             draws=self._draws.bit_generator.state,
+            steps=dict(+self._steps),
             rounds=tuple(self.rounds),
             evaluations=tuple(self.evaluations),
             cpu_seconds=self.cpu_seconds,
@@ -145,9 +159,13 @@ class Simulation:
         chosen = self._draws.choice(len(self._clients), goal, replace=False).tolist()
         seeds = self._draws.integers(2**63, size=goal).tolist()
         return [
-            Seat(client=client, tier=self.tiers[client % len(self.tiers)], seed=seed)
+            Seat(client=client, tier=self._tier_of(client), seed=seed)
             for client, seed in zip(chosen, seeds, strict=True)
         ]
+
+    def _tier_of(self, client: int) -> str:
+        own = self.tiers[client % len(self.tiers)]
+        return self.config.tier_below(own, self._steps[client])
 
     def _scored(self) -> Dataset[Any]:
         if self.settings.evaluation.on == "held_out":

@@ -13,7 +13,7 @@ from aggregator_service.app.private_cohort import may_take_part, seats_of
 from aggregator_service.domain.assignments import Assignment, AssignmentState
 from aggregator_service.domain.credentials import Device
 from aggregator_service.domain.rounds import Round, RoundKind, RoundPolicy, RoundState
-from aggregator_service.domain.tasks import Task, TaskState
+from aggregator_service.domain.tasks import Task, TaskConfig, TaskState
 from aggregator_service.store.base import Lock, Store, Transaction
 from flasc_core.errors import Reason, Refusal
 
@@ -106,7 +106,8 @@ class CheckIn:
         device = tx.devices.get(device_id)
         if device is None:
             raise AssertionError("devices are never removed")
-        assignment = _new_assignment(current, device, task.config.tier_of(device.tier), now)
+        steps = tx.assignments.tier_steps(task.id, device_id)
+        assignment = _new_assignment(current, device, task.config, steps, now)
         if not tx.assignments.add_if_absent(assignment):
             tx.rounds.free_seats(current.id, 1)
             return RetryLater(policy=task.config.policy)
@@ -144,9 +145,12 @@ def _must_rest(tx: Transaction, task: Task, current: Round, device_id: UUID) -> 
     return last is not None and current.number - last <= separation
 
 
-def _new_assignment(current: Round, device: Device, tier: str, now: datetime) -> Assignment:
+def _new_assignment(
+    current: Round, device: Device, config: TaskConfig, steps: int, now: datetime
+) -> Assignment:
     if current.deadline is None:
         raise AssertionError("a collecting round has a deadline")
+    tier = config.tier_below(config.tier_of(device.tier), steps)
     download = current.downloads[tier]
     return Assignment(
         id=uuid4(),
@@ -157,6 +161,7 @@ def _new_assignment(current: Round, device: Device, tier: str, now: datetime) ->
         download_sha256=download.sha256,
         download_size_bytes=download.size_bytes,
         tier=tier,
+        tier_steps=steps,
         # 63 bits: fits every database's signed integer.
         training_seed=secrets.randbits(63),
         assigned_at=now,

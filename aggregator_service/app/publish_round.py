@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
-from aggregator_service.app.adapter_files import load_state, load_weights, put_state, put_weights
+from aggregator_service.app.adapter_files import load_masters, load_state, put_state, put_weights
 from aggregator_service.app.fold_updates import load_accumulator
 from aggregator_service.app.follow_up import follow_up
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.averaging import average
+from aggregator_service.domain.downloads import Masters, mean_update
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task
@@ -62,8 +64,17 @@ class PublishRound:
         config = task.config
         base, noise_seed = self.store.read("publish_look", lambda tx: _look(tx, folding))
         mean = average(config, self._total(task, folding), folding.index, noise_seed)
+
+        @cache
+        def masters_of(tier: str) -> Masters:
+            return load_masters(self.store, self.blobs, task, folding.base_version, tier)
+
+        by_tier = self.store.read(
+            "publish_tiers", lambda tx: tx.updates.weights_by_tier(folding.id)
+        )
+        moved = mean_update(config, mean.values, masters_of, by_tier)
         weights, state = config.optimizer.apply(
-            load_weights(self.blobs, base), mean.values, load_state(self.blobs, base)
+            masters_of("").weights, moved, load_state(self.blobs, base)
         )
         weights_key, weights_sha256 = put_weights(self.blobs, task.id, weights)
         return Adapter(

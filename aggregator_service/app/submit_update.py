@@ -57,6 +57,7 @@ class UpdateHeader:
     weight: int
     training_metrics: TrainingMetrics | None = None
     evaluation: Evaluation | None = None
+    steps_down: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +195,7 @@ class SubmitUpdate:
                 update.accepted_at,
                 training_metrics=header.training_metrics,
                 evaluation=header.evaluation,
+                steps_down=header.steps_down and _may_step_down(work),
             )
         )
         tx.events.append(
@@ -205,6 +207,11 @@ class SubmitUpdate:
             )
         )
         return Receipt(update=stored, duplicate=False, policy=current.policy)
+
+
+def _may_step_down(work: Work) -> bool:
+    plan = work.task.config.plan(work.round.index, work.assignment.tier)
+    return plan.training.rank_penalty is not None
 
 
 def upload_rule(work: Work) -> UploadRule:

@@ -69,6 +69,8 @@ class Assignment:
     expires_at: datetime
     # The device's tier in this task when it was assigned; "" for none.
     tier: str = ""
+    # How many tiers further down its device has asked to be in this task, in accepted updates.
+    tier_steps: int = 0
     ended_at: datetime | None = None
     detail: str = ""
     training_metrics: TrainingMetrics | None = None
@@ -92,6 +94,7 @@ class Assignment:
         detail: str = "",
         training_metrics: TrainingMetrics | None = None,
         evaluation: Evaluation | None = None,
+        steps_down: bool = False,
     ) -> Assignment:
         if self.state is not AssignmentState.TRAINING or state not in _ENDINGS:
             raise AssertionError(f"no transition {self.state} -> {state}")
@@ -102,6 +105,7 @@ class Assignment:
             detail=detail,
             training_metrics=training_metrics,
             evaluation=evaluation,
+            tier_steps=self.tier_steps + steps_down,
         )
 
     def retract(self, now: datetime, reason: str) -> Assignment:

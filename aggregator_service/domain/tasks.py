@@ -24,7 +24,7 @@ from flasc_core.base import Base, ZeroBase
 from flasc_core.errors import Reason, Refusal
 from flasc_core.fold import check_headroom
 from flasc_core.layout import AdapterLayout
-from flasc_core.methods import Method, RoundPlan
+from flasc_core.methods import Averaging, Method, RoundPlan
 from flasc_core.server_update import ServerOptimizer
 from flasc_core.wire import Encoding, ValueEncoding
 
@@ -192,6 +192,11 @@ class TaskConfig:
         """Every tier that a device can have here, "" first."""
         return ("", *(tier.name for tier in self.tiers))
 
+    def tier_below(self, tier: str, steps: int) -> str:
+        """The tier that stands `steps` after this one, or the last."""
+        names = self.tier_names
+        return names[min(names.index(tier) + steps, len(names) - 1)]
+
     def plan(self, round_index: int, tier: str = "") -> RoundPlan:
         """The tier's method's, and in a private task the privacy's clipping."""
         methods = {known.name: known.method for known in self.tiers}
@@ -218,12 +223,7 @@ class TaskConfig:
         self.training.check()
         self.ending.check()
         self.policy.check(limits.largest_cohort)
-        for method in (self.method, *(tier.method for tier in self.tiers)):
-            method.check(self.layout, devices_draw_base=self.base.is_drawn)
-        if len(set(self.tier_names)) <= len(self.tiers):
-            raise Refusal(Reason.CONFIGURATION, "tiers must have names that differ", field="tiers")
-        for tier in self.tiers:
-            check_tier_name(tier.name)
+        self._check_methods()
         self._check_privacy()
         if not 1 <= self.fold_shards <= 64:
             raise Refusal(Reason.CONFIGURATION, "fold_shards must lie between 1 and 64")
@@ -235,6 +235,21 @@ class TaskConfig:
             is_object = False
         if not is_object:
             raise Refusal(Reason.CONFIGURATION, "peft_config_json must be a JSON object")
+
+    def _check_methods(self) -> None:
+        for method in (self.method, *(tier.method for tier in self.tiers)):
+            method.check(self.layout, devices_draw_base=self.base.is_drawn)
+        plans = [self.plan(0, tier) for tier in self.tier_names]
+        if len({(plan.weighing, plan.averaging) for plan in plans}) > 1:
+            raise Refusal(
+                Reason.CONFIGURATION,
+                "all tiers make one adapter: their methods must weigh and average alike",
+                field="tiers",
+            )
+        if len(set(self.tier_names)) <= len(self.tiers):
+            raise Refusal(Reason.CONFIGURATION, "tiers must have names that differ", field="tiers")
+        for tier in self.tiers:
+            check_tier_name(tier.name)
 
     def _check_privacy(self) -> None:
         if self.privacy is None:
@@ -250,6 +265,12 @@ class TaskConfig:
                 Reason.CONFIGURATION,
                 "a private task clips by privacy.clip_norm; leave the method's own at 0",
                 field="clip_norm",
+            )
+        if self.plan(0).averaging is not Averaging.UPDATES:
+            raise Refusal(
+                Reason.CONFIGURATION,
+                "a private task averages updates: trained weights would tell which tiers came",
+                field="method",
             )
 
 

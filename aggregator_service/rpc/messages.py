@@ -95,6 +95,7 @@ def read_header(message: pb.UpdateHeader) -> UpdateHeader:
         weight=message.weight,
         training_metrics=_read_metrics(message),
         evaluation=read_evaluation(message),
+        steps_down=message.steps_down,
     )
 
 
@@ -180,6 +181,7 @@ def _encode_assignment(result: Assigned, known_task_sha256: bytes) -> pb.Assignm
         ),
         upload_rule=plan.upload.to_message(),
         train_rule=plan.training.to_message(),
+        weight_rule=plan.weighing.to_message(),
         training_seed=assignment.training_seed,
         expires_at=_timestamp(assignment.expires_at),
         purpose=_PURPOSES[current.kind],

@@ -177,6 +177,9 @@ class Assignments(Protocol):
     def participations(self, task_id: UUID, device_id: UUID) -> int:
         """In how many rounds an update of this device was accepted, aborted ones not counted."""
 
+    def tier_steps(self, task_id: UUID, device_id: UUID) -> int:
+        """The most of this device's accepted updates in the task; 0 before the first."""
+
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
         """Number of the last round in which this device's update was accepted."""
 
@@ -239,6 +242,9 @@ class Updates(Protocol):
         """In ledger order."""
 
     def summary(self, round_id: UUID) -> LedgerSummary: ...
+
+    def weights_by_tier(self, round_id: UUID) -> Mapping[str, int]:
+        """Sums over the accepted set, by the tiers of its assignments."""
 
     def scrub(self, round_id: UUID) -> Sequence[str]:
         """Drops inline payloads, and returns the keys of all blobs.

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _add("devices", "tier", sa.Text(), "")
     _add("rounds", "tier_downloads", sa.Text(), "{}")
     _add("assignments", "tier", sa.Text(), "")
+    _add("assignments", "tier_steps", sa.Integer(), "0")
     _add("assignments", "download_size_bytes", sa.BigInteger(), "0")
     op.execute(
         "UPDATE assignments SET download_size_bytes = coalesce((SELECT rounds.download_size_bytes"
@@ -29,12 +30,13 @@ def downgrade() -> None:
         # The schema before would hand every tier the same download.
         raise RuntimeError("rounds have downloads by tier, which the schema before can not keep")
     op.drop_column("assignments", "download_size_bytes")
+    op.drop_column("assignments", "tier_steps")
     op.drop_column("assignments", "tier")
     op.drop_column("rounds", "tier_downloads")
     op.drop_column("devices", "tier")
 
 
-def _add(table: str, name: str, kind: sa.types.TypeEngine[str] | sa.BigInteger, value: str) -> None:
+def _add(table: str, name: str, kind: sa.types.TypeEngine[str] | sa.Integer, value: str) -> None:
     op.add_column(table, sa.Column(name, kind, nullable=False, server_default=value))
 
 

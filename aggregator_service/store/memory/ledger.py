@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -79,6 +80,12 @@ class MemoryUpdates:
             weight_sum=sum(one.weight for one in updates),
             id_xor=id_xor.to_bytes(32, "big"),
         )
+
+    def weights_by_tier(self, round_id: UUID) -> Mapping[str, int]:
+        weights: Counter[str] = Counter()
+        for one in self._accepted(round_id):
+            weights[self.tables.assignments[one.assignment_id].tier] += one.weight
+        return weights
 
     def scrub(self, round_id: UUID) -> Sequence[str]:
         updates = self._of_round(round_id)

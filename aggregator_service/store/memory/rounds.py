@@ -162,6 +162,18 @@ class MemoryAssignments:
             for one in self.tables.assignments.values()
         )
 
+    def tier_steps(self, task_id: UUID, device_id: UUID) -> int:
+        return max(
+            (
+                one.tier_steps
+                for one in self.tables.assignments.values()
+                if one.task_id == task_id
+                and one.device_id == device_id
+                and one.state is AssignmentState.ACCEPTED
+            ),
+            default=0,
+        )
+
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
         accepted = (
             self.tables.rounds[one.round_id].number

@@ -85,6 +85,14 @@ class SqlAssignments:
         taken: int = self.connection.execute(query.where(is_held)).scalar_one()
         return taken
 
+    def tier_steps(self, task_id: UUID, device_id: UUID) -> int:
+        query = select(func.coalesce(func.max(assignments.c.tier_steps), 0)).where(
+            assignments.c.task_id == task_id,
+            assignments.c.device_id == device_id,
+            assignments.c.state == AssignmentState.ACCEPTED.value,
+        )
+        return int(self.connection.execute(query).scalar_one())
+
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
         query = _over_accepted(func.max(rounds.c.number), task_id, device_id)
         number: int | None = self.connection.execute(query).scalar_one()
@@ -227,6 +235,7 @@ def _to_row(value: Assignment) -> dict[str, object]:
         "download_sha256": value.download_sha256,
         "download_size_bytes": value.download_size_bytes,
         "tier": value.tier,
+        "tier_steps": value.tier_steps,
         "training_seed": _signed(value.training_seed),
         "assigned_at": value.assigned_at,
         "expires_at": value.expires_at,
@@ -253,6 +262,7 @@ def _from_row(row: Row[Any]) -> Assignment:
         download_sha256=row.download_sha256,
         download_size_bytes=row.download_size_bytes,
         tier=row.tier,
+        tier_steps=row.tier_steps,
         training_seed=row.training_seed % _WORD,
         assigned_at=row.assigned_at,
         expires_at=row.expires_at,

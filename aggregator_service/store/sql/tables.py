@@ -217,6 +217,7 @@ assignments: Final = Table(
     Column("payload_bytes_up", BigInteger, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("tier", Text, nullable=False, server_default=""),
+    Column("tier_steps", Integer, nullable=False, server_default="0"),
     Column("download_size_bytes", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("round_id", "device_id"),
     Index(None, "task_id", "device_id", "state"),

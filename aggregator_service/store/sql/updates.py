@@ -14,7 +14,7 @@ from sqlalchemy import update as sql_update
 from aggregator_service.domain.updates import Update, UpdateState
 from aggregator_service.store.base import LedgerSummary, LostRace
 from aggregator_service.store.sql.statements import insert_if_absent
-from aggregator_service.store.sql.tables import updates
+from aggregator_service.store.sql.tables import assignments, updates
 
 __all__ = ["SqlUpdates"]
 
@@ -97,6 +97,15 @@ class SqlUpdates:
             weight_sum += row.weight
             id_xor ^= int.from_bytes(sha256(row.id.bytes).digest(), "big")
         return LedgerSummary(count=number, weight_sum=weight_sum, id_xor=id_xor.to_bytes(32, "big"))
+
+    def weights_by_tier(self, round_id: UUID) -> Mapping[str, int]:
+        query = (
+            select(assignments.c.tier, func.sum(updates.c.weight).label("weight"))
+            .select_from(updates.join(assignments, assignments.c.id == updates.c.assignment_id))
+            .where(updates.c.round_id == round_id, _accepted)
+            .group_by(assignments.c.tier)
+        )
+        return {row.tier: int(row.weight) for row in self.connection.execute(query)}
 
     def scrub(self, round_id: UUID) -> Sequence[str]:
         in_round = updates.c.round_id == round_id

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aggregator_service.app.close_round import CloseRound
 from aggregator_service.app.enroll_device import SetTier
+from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Task, Tier, UpdateLimits
 from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
@@ -27,14 +28,17 @@ from flasc_core.methods import (
     HeadOnly,
     HetLora,
     Method,
+    PublishedHetLora,
     RoLora,
     SparseAdapter,
 )
+from flasc_core.server_update import Sgd
 from flasc_core.wire import Encoding
-from flasc_sim.federation import Federation, Participation
+from flasc_sim.device_work import TierWork
+from flasc_sim.federation import Federation
 from tests.builders import a_policy, a_privacy
 from tests.support.live import LiveService, live_service
-from tests.support.seen import adapters_of, device_id_of
+from tests.support.seen import adapters_of, device_id_of, rounds_of
 from tests.support.vector_trainer import a_layout
 
 ROUNDS = 3
@@ -65,7 +69,9 @@ class PullTrainer:
         trainable: NDArray[np.bool_] | None = None,
     ) -> TrainingResult:
         self.seeds.append(seed)
-        point = np.random.default_rng(seed).standard_normal(weights.shape, dtype=np.float32)
+        # Under a penalty everything shrinks, as the last ranks should.
+        size = np.float32(1.0 if plan.rank_penalty is None else 0.0)
+        point = size * np.random.default_rng(seed).standard_normal(weights.shape, dtype=np.float32)
         update = (point - weights) * np.float32(plan.learning_rate)
         if trainable is not None:
             update[~trainable] = 0
@@ -130,6 +136,26 @@ def test_ranks_are_the_same_in_the_service_and_in_process(
     check_parity(sqlite_store, tmp_path, method=HetLora(rank=2, order=order), base=ZeroBase())
 
 
+def test_published_hetlora_is_the_same_in_the_service_and_in_process(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    steps = check_parity(
+        sqlite_store,
+        tmp_path,
+        base=ZeroBase(),
+        method=PublishedHetLora(rank=4, prune_to=2, penalty=0.1),
+        tiers=(
+            Tier(name="half", method=PublishedHetLora(rank=2, prune_to=1, penalty=0.1)),
+            Tier(name="one", method=PublishedHetLora(rank=1)),
+        ),
+        device_tiers=("", "half"),
+        optimizer=Sgd(learning_rate=1.0),
+        limits=UpdateLimits(max_weight=10_000, max_abs_value=8.0, largest_cohort=100),
+    )
+    # From the whole rank to the last tier, and no further.
+    assert steps == [2, 1]
+
+
 @pytest.mark.parametrize(
     "tiers",
     [
@@ -158,7 +184,8 @@ def check_parity(
     base: Base,
     device_tiers: tuple[str, ...] = ("",) * len(EXAMPLES),
     **settings: Any,
-) -> None:
+) -> list[int]:
+    """Return how many tiers down each device has asked to be."""
     start = base.initialise(LAYOUT, np.linspace(-1, 1, LAYOUT.dim, dtype=np.float32))
     trainers = [PullTrainer(examples) for examples in EXAMPLES]
     with live_service(store, FolderBlobs(folder / "blobs")) as service:
@@ -182,22 +209,34 @@ def check_parity(
             seeds.append(closing_seed(service, task))
             service.settle()
         published = [adapter.weights_sha256 for adapter in adapters_of(service.store, task)]
+        given = [tiers_given(store, one) for one in rounds_of(store, task)]
 
     federation = Federation(task.config, start)
     computed = [sha256(start.tobytes()).digest()]
+    steps = [0] * len(trainers)
     for number in range(ROUNDS):
-        federation.run_round(
-            (
-                Participation(
-                    trainer=PullTrainer(trainer.examples), seed=trainer.seeds[number], tier=tier
-                )
-                for trainer, tier in zip(trainers, device_tiers, strict=True)
-            ),
-            seeds[number],
-        )
+        seats = [
+            task.config.tier_below(tier, taken)
+            for tier, taken in zip(device_tiers, steps, strict=True)
+        ]
+        assert given[number] == sorted(seats)
+        updates = [
+            TierWork(task.config, federation.open(tier)).do(
+                PullTrainer(trainer.examples), trainer.seeds[number]
+            )
+            for trainer, tier in zip(trainers, seats, strict=True)
+        ]
+        steps = [taken + one.steps_down for taken, one in zip(steps, updates, strict=True)]
+        federation.close(updates, seeds[number])
         computed.append(sha256(federation.weights.tobytes()).digest())
     assert published == computed
     assert len(set(computed)) == ROUNDS + 1
+    return steps
+
+
+def tiers_given(store: Store, current: Round) -> list[str]:
+    records = store.read("test", lambda tx: tx.assignments.page(current.id, limit=99, after=None))
+    return sorted(one.assignment.tier for one in records)
 
 
 def closing_seed(service: LiveService, task: Task) -> bytes | None:

@@ -12,12 +12,13 @@ import pytest
 from aggregator_service.app.enroll_device import SetTier
 from aggregator_service.domain.tasks import Tier
 from flasc_core.errors import Reason, Refusal
-from flasc_core.methods import Flasc
+from flasc_core.methods import Flasc, PublishedHetLora
 from flasc_core.wire import DecodeLimits, decode
-from tests.builders import a_config, a_policy
+from tests.builders import a_config, a_policy, a_privacy
 from tests.support.device import SyntheticDevice, encoded_vector, reason_of
 from tests.support.live import LiveService
 from tests.support.seen import device_id_of, figures_of
+from tests.support.vector_trainer import a_layout
 
 LIMITS = DecodeLimits(dim=24, max_nnz=24, max_abs_value=64.0)
 
@@ -125,6 +126,20 @@ def test_tiers_need_names_of_their_own(names: tuple[str, ...]) -> None:
 def test_a_tier_s_method_is_checked_like_the_task_s() -> None:
     with pytest.raises(Refusal, match="keeps none"):
         a_config(tiers=(Tier(name="phone", method=flasc(0.01)),)).check()
+
+
+def test_methods_that_average_differently_make_no_one_adapter() -> None:
+    tiers = (Tier(name="phone", method=PublishedHetLora(rank=1)),)
+    with pytest.raises(Refusal, match="weigh and average alike"):
+        a_config(layout=a_layout(), method=flasc(1.0), tiers=tiers).check()
+
+
+def test_a_private_task_does_not_average_trained_weights() -> None:
+    config = a_config(
+        layout=a_layout(), method=PublishedHetLora(rank=1), privacy=a_privacy(), policy=a_policy()
+    )
+    with pytest.raises(Refusal, match="averages updates"):
+        config.check()
 
 
 def test_an_unknown_device_has_no_tier_to_set(live: LiveService) -> None:
