@@ -49,7 +49,7 @@ def test_every_workload_is_found_by_its_module() -> None:
 
 
 def test_an_unknown_workload_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'weather' is unknown; known are debian"):
+    with pytest.raises(ValueError, match="'weather' is unknown; known are cifar10"):
         load_workload("weather", {}, Sources())
 
 
