@@ -112,7 +112,13 @@ def a_task(**changes: Any) -> Task:
 
 
 def a_download(**changes: Any) -> DownloadFile:
-    download = DownloadFile(key="downloads/aa", sha256=digest("download"), size_bytes=100, nnz=12)
+    download = DownloadFile(
+        key="downloads/aa",
+        sha256=digest("download"),
+        size_bytes=100,
+        nnz=12,
+        values_by_role={Role.LORA_A: 7, Role.LORA_B: 3, Role.HEAD: 2},
+    )
     return replace(download, **changes)
 
 

@@ -13,9 +13,10 @@ from admin_api.schemas.common import Digest, Id, Input, Output, Seconds, Time
 from admin_api.schemas.privacy import RoundPrivacyView
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.privacy import Reservation
-from aggregator_service.domain.rounds import AbortReason, Round, RoundKind, RoundState
+from aggregator_service.domain.rounds import AbortReason, DownloadFile, Round, RoundKind, RoundState
 from aggregator_service.store.base import AssignmentRecord, RoundFigures, TierFigures
 from flasc_core.errors import Reason
+from flasc_core.layout import Role
 
 __all__ = ["AssignmentView", "EvaluationView", "Retraction", "RoundView"]
 
@@ -73,6 +74,29 @@ class EvaluationView(Output):
         )
 
 
+class DownloadView(Output):
+    """What devices of one tier download."""
+
+    tier: str = Field(description="Empty for devices without one.", examples=["phone"])
+    size_bytes: int = Field(examples=[671_000])
+    values: int = Field(
+        description="How many are sent, explicit zeros included.", examples=[57_221]
+    )
+    values_by_role: dict[Role, int] = Field(
+        description="How they divide; empty for rounds of before this was counted.",
+        examples=[{"LORA_A": 40_000, "LORA_B": 9_521, "HEAD": 7_700}],
+    )
+
+    @classmethod
+    def of(cls, tier: str, file: DownloadFile) -> Self:
+        return cls(
+            tier=tier,
+            size_bytes=file.size_bytes,
+            values=file.nnz,
+            values_by_role=dict(file.values_by_role),
+        )
+
+
 class TierView(Output):
     """The part of a round that devices of one tier have."""
 
@@ -116,6 +140,7 @@ class RoundView(Output):
     ended_at: Time | None
     collecting_seconds: Seconds | None = Field(description="From opened to closed.")
     publishing_seconds: Seconds | None = Field(description="From closed to ended.")
+    downloads: list[DownloadView] = Field(description="One for each tier, once it has opened.")
     devices: RoundDevices
     refused: dict[Reason, int] = Field(
         description="Refused requests by reason.", examples=[{"NON_FINITE": 1}]
@@ -161,6 +186,7 @@ class RoundView(Output):
             ended_at=shown.ended_at,
             collecting_seconds=_seconds(shown.opened_at, shown.closed_at),
             publishing_seconds=_seconds(shown.closed_at, shown.ended_at),
+            downloads=[DownloadView.of(tier, file) for tier, file in shown.downloads.items()],
             devices=RoundDevices.of(figures.assignments),
             refused=dict(refused),
             bytes=PayloadBytes.of([one.bytes for one in figures.tiers.values()], dimension),

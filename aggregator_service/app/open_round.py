@@ -16,6 +16,7 @@ from aggregator_service.domain.rounds import DownloadFile, Round, RoundKind, Rou
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.store.base import Lock, Store, Transaction
 from aggregator_service.store.blobs import BlobStore
+from flasc_core.methods import mask_composition
 
 __all__ = ["OpenRound"]
 
@@ -73,7 +74,13 @@ class OpenRound:
         digest = sha256(payload).digest()
         key = f"tasks/{task.id}/downloads/{digest.hex()}"
         self.blobs.put(key, payload)
-        return DownloadFile(key=key, sha256=digest, size_bytes=len(payload), nnz=vector.nnz)
+        return DownloadFile(
+            key=key,
+            sha256=digest,
+            size_bytes=len(payload),
+            nnz=vector.nnz,
+            values_by_role=mask_composition(task.config.layout, vector.indices),
+        )
 
 
 def _pause(tx: Transaction, task_id: UUID, now: datetime) -> None:

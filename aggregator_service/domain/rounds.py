@@ -23,6 +23,7 @@ from typing import Final
 from uuid import UUID
 
 from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import Role
 
 __all__ = [
     "TRANSITIONS",
@@ -142,6 +143,8 @@ class DownloadFile:
     sha256: bytes
     size_bytes: int
     nnz: int
+    # How the `nnz` values divide; empty for files of before this was counted.
+    values_by_role: Mapping[Role, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

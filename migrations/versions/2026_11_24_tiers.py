@@ -14,6 +14,7 @@ def upgrade() -> None:
     # Each with a default, so that no database has to copy a table.
     _add("devices", "tier", sa.Text(), "")
     _add("rounds", "tier_downloads", sa.Text(), "{}")
+    _add("rounds", "download_roles", sa.Text(), "{}")
     _add("assignments", "tier", sa.Text(), "")
     _add("assignments", "tier_steps", sa.Integer(), "0")
     _add("assignments", "download_size_bytes", sa.BigInteger(), "0")
@@ -32,6 +33,7 @@ def downgrade() -> None:
     op.drop_column("assignments", "download_size_bytes")
     op.drop_column("assignments", "tier_steps")
     op.drop_column("assignments", "tier")
+    op.drop_column("rounds", "download_roles")
     op.drop_column("rounds", "tier_downloads")
     op.drop_column("devices", "tier")
 

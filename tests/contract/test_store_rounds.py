@@ -10,7 +10,8 @@ import pytest
 
 from aggregator_service.domain.rounds import AbortReason, RoundState
 from aggregator_service.store.base import Lock, LostRace, Store
-from tests.builders import NOW, SECOND, a_config, a_policy, a_round, a_task, stored
+from flasc_core.layout import Role
+from tests.builders import NOW, SECOND, a_config, a_download, a_policy, a_round, a_task, stored
 
 
 @pytest.mark.parametrize("state", RoundState)
@@ -24,6 +25,20 @@ def test_a_stored_round_is_read_back_as_it_was(store: Store, state: RoundState) 
     )
     task = a_task(config=a_config(policy=policy))
     current = a_round(task, state=state)
+
+    stored(store, task, current)
+
+    assert store.read("get", lambda tx: tx.rounds.get(current.id)) == current
+
+
+def test_a_round_keeps_a_download_for_every_tier(store: Store) -> None:
+    task = a_task()
+    downloads = {
+        "": a_download(),
+        "phone": a_download(key="downloads/bb", nnz=3, values_by_role={Role.HEAD: 3}),
+        "watch": a_download(key="downloads/cc", nnz=1, values_by_role={}),
+    }
+    current = a_round(task, state=RoundState.COLLECTING, downloads=downloads)
 
     stored(store, task, current)
 

@@ -15,6 +15,7 @@ from aggregator_service.domain.task_json import (
     policy_to_json,
 )
 from aggregator_service.domain.tasks import TaskConfig
+from flasc_core.layout import Role
 
 __all__ = [
     "config_from_text",
@@ -23,6 +24,8 @@ __all__ = [
     "downloads_to_text",
     "policy_from_text",
     "policy_to_text",
+    "roles_from_text",
+    "roles_to_text",
 ]
 
 
@@ -63,6 +66,22 @@ def downloads_from_text(text: str) -> dict[str, DownloadFile]:
     return {
         tier: DownloadFile(**(fields | {"sha256": bytes.fromhex(fields["sha256"])}))
         for tier, fields in json.loads(text).items()
+    }
+
+
+def roles_to_text(downloads: Mapping[str, DownloadFile]) -> str:
+    return _dump(
+        {
+            tier: {role.value: count for role, count in file.values_by_role.items()}
+            for tier, file in downloads.items()
+        }
+    )
+
+
+def roles_from_text(text: str) -> dict[str, dict[Role, int]]:
+    return {
+        tier: {Role(role): count for role, count in counts.items()}
+        for tier, counts in json.loads(text).items()
     }
 
 

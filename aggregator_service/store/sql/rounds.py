@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +22,8 @@ from aggregator_service.store.sql.config_json import (
     downloads_to_text,
     policy_from_text,
     policy_to_text,
+    roles_from_text,
+    roles_to_text,
 )
 from aggregator_service.store.sql.statements import insert_if_absent, locked
 from aggregator_service.store.sql.tables import cohorts, rounds
@@ -97,6 +99,7 @@ def _to_row(value: Round) -> dict[str, object]:
         "download_size_bytes": None if download is None else download.size_bytes,
         "download_nnz": None if download is None else download.nnz,
         "tier_downloads": downloads_to_text(others),
+        "download_roles": roles_to_text(value.downloads),
         "accepted_updates": value.accepted_updates,
         "manifest_sha256": value.manifest_sha256,
         "abort_reason": None if value.abort_reason is None else value.abort_reason.value,
@@ -128,10 +131,15 @@ def _from_row(row: Row[Any]) -> Round:
 def _downloads_from_row(row: Row[Any]) -> dict[str, DownloadFile]:
     if row.download_key is None:
         return {}
-    common = DownloadFile(
+    files = {"": _common_download(row), **downloads_from_text(row.tier_downloads)}
+    roles = roles_from_text(row.download_roles)
+    return {tier: replace(file, values_by_role=roles.get(tier, {})) for tier, file in files.items()}
+
+
+def _common_download(row: Row[Any]) -> DownloadFile:
+    return DownloadFile(
         key=row.download_key,
         sha256=row.download_sha256,
         size_bytes=row.download_size_bytes,
         nnz=row.download_nnz,
     )
-    return {"": common, **downloads_from_text(row.tier_downloads)}

@@ -123,6 +123,8 @@ rounds: Final = Table(
     Column("download_nnz", BigInteger),
     # The files of tasks' tiers by name, as JSON; the columns above are of devices without one.
     Column("tier_downloads", Text, nullable=False, server_default="{}"),
+    # How many values of each role the files hold, as JSON by tier.
+    Column("download_roles", Text, nullable=False, server_default="{}"),
     # Both fixed once: the count when the round closes, the digest when folding begins.
     Column("accepted_updates", Integer),
     Column("manifest_sha256", LargeBinary),

@@ -12,7 +12,7 @@ import pytest
 from aggregator_service.app.enroll_device import SetTier
 from aggregator_service.domain.tasks import Tier
 from flasc_core.errors import Reason, Refusal
-from flasc_core.methods import Flasc, PublishedHetLora
+from flasc_core.methods import Flasc, PublishedHetLora, mask_composition
 from flasc_core.wire import DecodeLimits, decode
 from tests.builders import a_config, a_policy, a_privacy
 from tests.support.device import SyntheticDevice, encoded_vector, reason_of
@@ -58,6 +58,16 @@ def test_an_update_is_held_to_its_own_tier_s_rule(live: LiveService) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         phone.submit(phone.assignment("a-task"), four)
     assert reason_of(caught.value) is Reason.K_BUDGET
+
+
+def test_a_round_tells_what_each_download_s_mask_holds(live: LiveService) -> None:
+    task = live.create_task(**SETTINGS)
+    layout = task.config.layout
+    for tier, file in live.latest_round(task).downloads.items():
+        device = a_device(live, tier)
+        download = decode(device.download(device.assignment("a-task")), LIMITS)
+        assert file.values_by_role == mask_composition(layout, download.indices)
+        assert sum(file.values_by_role.values()) == file.nnz == COUNTS[tier]
 
 
 def test_a_tier_that_the_task_does_not_name_is_none(live: LiveService) -> None:
