@@ -1,7 +1,8 @@
 """Random lives of private tasks: devices, operators, deaths and time, and an oracle beside them.
 
 The oracle knows nothing of reservations. It looks at what was published and at the receipts that
-devices got, and reckons by the closed form what that cost the device that was in most of it.
+devices got, and reckons what that cost: by the closed form for the device that was in most of it,
+or for as many drawn rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.retract_update import RetractUpdate
 from aggregator_service.app.steer_task import SteerTask
 from aggregator_service.domain.accounting import gaussian_epsilon
-from aggregator_service.domain.privacy import Privacy
+from aggregator_service.domain.privacy import Privacy, PrivacyMode
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import TaskState
 from flasc_core.errors import Refusal
@@ -27,6 +28,7 @@ from tests.builders import a_privacy
 from tests.support.faults import Moment, Trap, die
 from tests.support.one_task import OneTask
 from tests.support.private_task import (
+    a_drawn_privacy,
     budget_of,
     private_config,
     reservation_of,
@@ -44,10 +46,14 @@ Action = Callable[[OneTask, Random], None]
 def play_and_check(seed: int, make_world: Callable[[], OneTask]) -> int:
     """Plays one schedule and checks the budget after every step; returns how often it died."""
     random = Random(seed)
-    goal, cap = random.randint(1, 3), random.randint(1, 4)
-    privacy = _a_privacy(random, cap, goal)
+    mode = random.choices(list(PrivacyMode), [4, 1, 1])[0]
+    # One goal for drawn cohorts, whose bounds take a while and are kept.
+    goal = 2 if mode.draws else random.randint(1, 3)
+    privacy = _a_privacy(random, mode, goal)
     world = make_world()
     world.enroll(DEVICES)
+    # Devices are drawn from those that were there before.
+    world.clock.advance(timedelta(seconds=1))
     traps = [_a_trap(random) for _ in range(random.randint(0, 6))]
     world.traps = iter(traps)
     with world.trapped():
@@ -63,13 +69,13 @@ def play_and_check(seed: int, make_world: Callable[[], OneTask]) -> int:
             actions, weights = zip(*_ACTIONS.items(), strict=True)
             with suppress(Refusal):
                 random.choices(actions, weights)[0](world, random)
-            check_budget(world, privacy, cap)
+            check_budget(world, privacy, goal)
     world.settle()
-    check_budget(world, privacy, cap)
+    check_budget(world, privacy, goal)
     return sum(trap.has_sprung for trap in traps)
 
 
-def check_budget(world: OneTask, privacy: Privacy, cap: int) -> None:
+def check_budget(world: OneTask, privacy: Privacy, goal: int) -> None:
     """What the oracle reckons is what the ledger says or less, and within the budget."""
     rounds = world.rounds
     published = {one.id for one in rounds if one.state is RoundState.PUBLISHED}
@@ -80,10 +86,13 @@ def check_budget(world: OneTask, privacy: Privacy, cap: int) -> None:
         if round_id in published
         for number in receipts
     )
-    most = max(times.values(), default=0)
-    spent = gaussian_epsilon(noise=privacy.noise_multiplier, times=most, delta=privacy.delta)
+    if privacy.max_participations is None:
+        spent = privacy.epsilon_after(len(published), goal)
+    else:
+        most = max(times.values(), default=0)
+        spent = gaussian_epsilon(noise=privacy.noise_multiplier, times=most, delta=privacy.delta)
+        assert most <= privacy.max_participations
     budget = budget_of(world)
-    assert most <= cap
     assert spent <= budget.epsilon_spent <= budget.epsilon_reserved <= privacy.epsilon
     assert budget.rounds_published == len(published) == len(world.published) - 1
     training = [one for one in held if one.state is not RoundState.EVALUATED]
@@ -93,9 +102,13 @@ def check_budget(world: OneTask, privacy: Privacy, cap: int) -> None:
     assert all(kept is None or (kept.noise_seed, kept.draw) == (None, None) for kept in ended)
 
 
-def _a_privacy(random: Random, cap: int, goal: int) -> Privacy:
+def _a_privacy(random: Random, mode: PrivacyMode, goal: int) -> Privacy:
     """A budget for some of the rounds: on a boundary, just below one, or anywhere."""
-    privacy = a_privacy(max_participations=cap, noise_multiplier=random.choice([0.5, 1.0, 4.0]))
+    if mode.draws:
+        privacy = a_drawn_privacy(mode, DEVICES, noise_multiplier=4.0)
+    else:
+        noise = random.choice([0.5, 1.0, 4.0])
+        privacy = a_privacy(max_participations=random.randint(1, 4), noise_multiplier=noise)
     cost = privacy.epsilon_after(random.randint(1, 4), goal)
     first = privacy.epsilon_after(1, goal)
     budget = random.choice([cost, cost * (1 - 1e-9), cost * random.uniform(1, sqrt(2))])

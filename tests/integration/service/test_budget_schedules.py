@@ -13,8 +13,8 @@ from aggregator_service.store.open import open_store
 from tests.support.one_task import OneTask, in_memory
 from tests.support.private_schedules import play_and_check
 
-IN_MEMORY = 80
-ON_DISK = 4
+IN_MEMORY = 60
+ON_DISK = 3
 MANY = 10_000
 
 
