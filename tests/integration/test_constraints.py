@@ -46,6 +46,12 @@ BREAKING: dict[str, list[dict[str, object]]] = {
         {"state": "RETRACTING", "payload": None},
     ],
     "ck_accumulators_lease_whole": [{"lease_token": uuid4()}, {"lease_expires_at": NOW}],
+    "ck_reservations_draw_whole": [
+        {"draw_seed": None},
+        {"draw_threshold": None},
+        {"draw_devices": None},
+        {"drawn_at": None},
+    ],
     "ck_adapters_first_without_round": [{"version": 1}, {"round_id": a_round_id}],
     "ck_adapters_version_least": [{"version": -1, "round_id": a_round_id}],
     "ck_updates_weight_least": [{"weight": 0}],

@@ -14,6 +14,7 @@ from aggregator_service.store.sql.engines import database_url, postgres_engine, 
 from flasc_core.errors import Reason
 from tests.builders import (
     a_device,
+    a_draw,
     a_reservation,
     a_round,
     a_task,
@@ -49,7 +50,7 @@ def fill(url: str) -> UUID:
     current = a_round(task, state=RoundState.COLLECTING)
     assignment = an_assignment(current, device)
     stored(opened, task, current, device, assignment, an_update(assignment))
-    stored(opened, a_reservation(current))
+    stored(opened, a_reservation(current, draw=a_draw()))
     stored(opened, an_adapter(task), an_api_key(), an_event(task))
     opened.run("shard", lambda tx: tx.accumulators.ensure(current.id, 1))
     opened.run(
