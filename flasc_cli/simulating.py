@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +14,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from client_sdk import TrainingFailed
-from flasc_cli.errors import CliError
+from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.output import say
+from flasc_sim.engine import MakeEngine, SerialEngine
 from flasc_sim.run_folder import RunFolder, run
 from flasc_sim.settings import RunSettings, changed_table, read_settings, read_table
 from flasc_sim.simulation import Simulation
 from flasc_sim.workload import Sources, Workload, load_workload
 
-__all__ = ["read_runs", "run_all"]
+__all__ = ["open_engine", "read_runs", "run_all"]
 
 # Where no terminal shows a bar, a line so many times per run.
 _LINES: Final = 10
@@ -33,8 +36,34 @@ def read_runs(
     return [_read(config, change) for config in configs for change in changes]
 
 
+@contextmanager
+def open_engine(
+    name: str, *, workers: int, gpus_per_worker: float, address: str | None
+) -> Iterator[MakeEngine]:
+    """Give what trains devices: this process, or for "ray" a cluster. Raises CliError."""
+    if name == "serial":
+        yield SerialEngine
+        return
+    if importlib.util.find_spec("ray") is None:
+        raise CliError("--engine ray needs Ray: pip install 'flasc-service[ray]'")
+    from flasc_sim.ray_engine import ray_engines
+
+    try:
+        with ray_engines(
+            workers=workers, gpus_per_worker=gpus_per_worker, address=address
+        ) as engine:
+            yield engine
+    except ConnectionError as error:
+        raise CliError(f"Ray: {error}", ExitCode.UNREACHABLE) from error
+
+
 def run_all(
-    planned: Sequence[RunSettings], sources: Sources, out: Path, *, checkpoint_every: int
+    planned: Sequence[RunSettings],
+    sources: Sources,
+    out: Path,
+    *,
+    checkpoint_every: int,
+    engine: MakeEngine = SerialEngine,
 ) -> list[Mapping[str, Any]]:
     """Return the results of what is finished; runs that another process works on are left out."""
     workloads = _Workloads(sources)
@@ -49,6 +78,7 @@ def run_all(
                     partial(workloads.load, settings),
                     folder,
                     checkpoint_every=checkpoint_every,
+                    engine=engine,
                     on_round=display.show,
                 )
         except BlockingIOError:

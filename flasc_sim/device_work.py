@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aggregator_service.domain.tasks import TaskConfig
+from client_sdk import TrainingFailed
 from client_sdk.trainer import Trainer, TrainingPlan
 from flasc_core.layout import Role
 from flasc_core.methods import (
@@ -19,6 +23,7 @@ from flasc_core.methods import (
     trainable_mask,
     weigh,
 )
+from flasc_core.sparse import SparseVector
 from flasc_core.wire import DecodeLimits, Encoding, decode, encode, profile_for
 
 __all__ = ["Assignment", "DeviceUpdate", "TierWork"]
@@ -66,7 +71,7 @@ class TierWork:
         plan = replace(_training_plan(self._config), rank_penalty=rules.training.rank_penalty)
         result = trainer.train(self._start, plan, seed, _ignore_step, self._trainable)
         trained = self._start + result.update
-        sent = apply_upload_rule(layout, result.update, rules.upload)
+        sent = self._select(result.update)
         return DeviceUpdate(
             tier=rules.tier,
             payload=encode(sent, profile_for(_update_encoding(self._config))),
@@ -82,6 +87,14 @@ class TierWork:
             ),
             steps_down=steps_down(rules.training, layout, self._start, trained),
         )
+
+    def _select(self, update: NDArray[np.float32]) -> SparseVector:
+        """Raises TrainingFailed, as the SDK does, for an update that the service would refuse."""
+        sent = apply_upload_rule(self._config.layout, update, self._assignment.upload)
+        largest = float(np.abs(sent.values).max())
+        if largest > self._config.limits.max_abs_value:
+            raise TrainingFailed(f"the largest change is {largest:g}; training diverges")
+        return sent
 
 
 def _training_plan(config: TaskConfig) -> TrainingPlan:

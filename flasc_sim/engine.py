@@ -42,7 +42,13 @@ class Trainers:
     """Trainers of clients that all share one model; a client is no more than its rows."""
 
     def __init__(
-        self, workload: Workload, clients: Sequence[Rows], model: PeftModel, base_sha256: bytes
+        self,
+        workload: Workload,
+        clients: Sequence[Rows],
+        model: PeftModel,
+        base_sha256: bytes,
+        *,
+        device: str = "cpu",
     ) -> None:
         self._train: Final = workload.train
         self._clients: Final = clients
@@ -53,6 +59,7 @@ class Trainers:
             predict=workload.predict,
             count=workload.count,
             collate=workload.collate,
+            device=device,
             base_model_sha256=base_sha256,
         )
 

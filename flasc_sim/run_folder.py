@@ -30,6 +30,7 @@ from aggregator_service.app.export_adapter import peft_tensors
 from client_sdk.file_lock import FileLock
 from flasc_core.json_value import JsonValue
 from flasc_sim.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_whole
+from flasc_sim.engine import MakeEngine, SerialEngine
 from flasc_sim.records import EvaluationRecord, RoundRecord, write_records
 from flasc_sim.settings import RunSettings
 from flasc_sim.simulation import Simulation
@@ -96,6 +97,7 @@ def run(
     folder: RunFolder,
     *,
     checkpoint_every: int = 10,
+    engine: MakeEngine = SerialEngine,
     on_round: Callable[[Simulation], None] = lambda simulation: None,
 ) -> Mapping[str, Any]:
     """Run to the end, from where the folder stands, and return the result.
@@ -108,7 +110,7 @@ def run(
     try:
         if not folder.is_finished:
             workload = load()
-            simulation = Simulation(settings, workload, folder.load())
+            simulation = Simulation(settings, workload, folder.load(), engine=engine)
             while not simulation.is_done:
                 simulation.advance()
                 on_round(simulation)

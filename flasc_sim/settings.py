@@ -16,8 +16,8 @@
     [evaluation]
     every = 25
 
-The tables training, method, tiers, optimizer, policy, ending, limits, encodings and base are those
-of a task's configuration; of `policy` a run needs the goal alone, which is its cohort.
+The tables training, method, tiers, optimizer, policy, ending, limits, encodings, base and privacy
+are those of a task's configuration; of `policy` a run needs the goal alone, which is its cohort.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,6 +14,12 @@ from flasc_cli.output import print_json, print_table
 __all__ = ["simulate"]
 
 COLUMNS: Final = ("name", "seed", "accuracy", "rounds", "payload_bytes_down", "payload_bytes_up")
+
+
+@unique
+class EngineName(StrEnum):
+    SERIAL = "serial"
+    RAY = "ray"
 
 
 def simulate(
@@ -42,21 +49,34 @@ def simulate(
     threads: Annotated[
         int, typer.Option(help="Of this process; sums depend on their number.", min=1)
     ] = 1,
+    engine: Annotated[
+        EngineName, typer.Option(help="ray: on workers of a cluster; results are the same.")
+    ] = EngineName.SERIAL,
+    workers: Annotated[int, typer.Option(help="Of Ray.", min=1)] = 2,
+    gpus_per_worker: Annotated[float, typer.Option(help="Of Ray; 0: no GPU.", min=0)] = 0,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; one on this machine by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run settings files one after another; what is finished is left as it is."""
     import torch
 
-    from flasc_cli.simulating import read_runs, run_all
+    from flasc_cli.simulating import open_engine, read_runs, run_all
     from flasc_sim.workload import Sources
 
     torch.set_num_threads(threads)
-    results = run_all(
-        read_runs(configs, seeds=seeds or [], assignments=assignments or []),
-        Sources(data=data, weights=weights, cache=cache),
-        out,
-        checkpoint_every=checkpoint_every,
-    )
+    planned = read_runs(configs, seeds=seeds or [], assignments=assignments or [])
+    with open_engine(
+        engine.value, workers=workers, gpus_per_worker=gpus_per_worker, address=ray_address
+    ) as made:
+        results = run_all(
+            planned,
+            Sources(data=data, cache=cache),
+            out,
+            checkpoint_every=checkpoint_every,
+            engine=made,
+        )
     if as_json:
         print_json(results)
     else:

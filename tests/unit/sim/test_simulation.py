@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from peft import PeftModel
 
+from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
 from client_sdk.peft_trainer import PeftTrainer, adapter_weights
 from flasc_core.layout import Role
@@ -185,6 +186,13 @@ def test_a_mask_that_stays_is_still_there_after_a_kill(tmp_path: Path) -> None:
 def test_a_cohort_larger_than_the_clients_is_refused() -> None:
     with pytest.raises(ValueError, match=r"policy\.goal is 7, and there are 6 clients"):
         Simulation(a_run("policy.goal=7"), a_workload())
+
+
+def test_training_that_diverges_ends_the_run_and_the_folder_says_nothing(tmp_path: Path) -> None:
+    diverging = a_run("training.learning_rate=1e5", "training.local_epochs=9")
+    with pytest.raises(TrainingFailed, match="diverge"):
+        finished(tmp_path, diverging)
+    assert not RunFolder(path=tmp_path).is_finished
 
 
 def test_training_improves_the_adapter(tmp_path: Path) -> None:

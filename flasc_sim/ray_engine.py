@@ -1,0 +1,121 @@
+"""Trains a round's devices on Ray workers: other processes, machines and GPUs.
+
+Every worker holds the workload and a model of its own and gets the round's downloads; payloads come
+back, and are folded here as a server folds them. So whoever trains a device changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import ray
+import torch
+
+from aggregator_service.domain.tasks import TaskConfig
+from client_sdk.peft_trainer import base_model_sha256
+from flasc_sim.device_work import Assignment, DeviceUpdate, TierWork
+from flasc_sim.engine import EngineParts, MakeEngine, Seat, Trainers
+from flasc_sim.partition import Rows
+from flasc_sim.workload import AdapterShape, Workload
+
+__all__ = ["ray_engines"]
+
+
+@contextmanager
+def ray_engines(
+    *, workers: int, gpus_per_worker: float = 0.0, address: str | None = None
+) -> Iterator[MakeEngine]:
+    """Give engines of so many workers on the cluster at `address`, by default on this machine.
+
+    With a share of a GPU, workers train on it, and results are the same only among equal GPUs.
+    Raises ConnectionError where there is no cluster at the address.
+    """
+    # Without it Ray warns of what it will do in another version.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # On this machine alone, nobody else has to reach it.
+    local: dict[str, Any] = {
+        "num_cpus": workers,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
+    ray.init(address=address, log_to_driver=False, **({} if address else local))
+    try:
+        yield partial(_RayEngine, workers=workers, gpus_per_worker=gpus_per_worker)
+    finally:
+        ray.shutdown()
+
+
+class _RayEngine:
+    def __init__(self, parts: EngineParts, *, workers: int, gpus_per_worker: float) -> None:
+        device = "cuda" if gpus_per_worker else "cpu"
+        # Once for all workers of a machine.
+        data = ray.put((parts.workload, parts.clients))
+        make: Any = ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus_per_worker)
+        self._workers: Final = [
+            make.remote(
+                data,
+                config=parts.config,
+                adapter=parts.adapter,
+                model_seed=parts.model_seed,
+                device=device,
+                threads=torch.get_num_threads(),
+            )
+            for _ in range(workers)
+        ]
+
+    def train(
+        self, assignments: Mapping[str, Assignment], cohort: Sequence[Seat]
+    ) -> Iterator[DeviceUpdate]:
+        given = ray.put(dict(assignments))
+        # A worker does what it is asked for in turn: this comes before the seats.
+        for worker in self._workers:
+            worker.open.remote(given)
+        waiting, idle = deque(enumerate(cohort)), deque(self._workers)
+        busy: dict[Any, tuple[int, Any]] = {}
+        done: dict[int, DeviceUpdate] = {}
+        for number in range(len(cohort)):
+            while number not in done:
+                while waiting and idle:
+                    place, seat = waiting.popleft()
+                    worker = idle.popleft()
+                    busy[worker.train.remote(seat)] = (place, worker)
+                (ended, *_), _ = ray.wait(list(busy), num_returns=1)
+                place, worker = busy.pop(ended)
+                idle.append(worker)
+                done[place] = ray.get(ended)
+            yield done.pop(number)
+
+
+class _Worker:
+    """One process of a cluster, with a model of its own."""
+
+    def __init__(
+        self,
+        data: tuple[Workload, Sequence[Rows]],
+        *,
+        config: TaskConfig,
+        adapter: AdapterShape,
+        model_seed: int,
+        device: str,
+        threads: int,
+    ) -> None:
+        # Sums of floats depend on how many threads share them.
+        torch.set_num_threads(threads)
+        workload, clients = data
+        model = workload.build(adapter, model_seed)
+        self._config: Final = config
+        self._trainers: Final = Trainers(
+            workload, clients, model, base_model_sha256(model), device=device
+        )
+        self._work: dict[str, TierWork] = {}
+
+    def open(self, assignments: Mapping[str, Assignment]) -> None:
+        self._work = {tier: TierWork(self._config, given) for tier, given in assignments.items()}
+
+    def train(self, seat: Seat) -> DeviceUpdate:
+        return self._work[seat.tier].do(self._trainers.of(seat.client), seat.seed)

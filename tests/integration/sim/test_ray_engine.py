@@ -1,0 +1,42 @@
+"""Runs on Ray workers give the bytes of a run in one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flasc_sim.engine import MakeEngine, SerialEngine
+from flasc_sim.run_folder import RunFolder, run
+from flasc_sim.settings import RunSettings
+from tests.support.tiny_workload import a_run, a_workload
+
+pytest.importorskip("ray", reason="needs Ray: pip install 'flasc-service[ray]'")
+
+
+@pytest.fixture
+def two_workers() -> Iterator[MakeEngine]:
+    # Not all who run the tests have Ray.
+    from flasc_sim.ray_engine import ray_engines  # noqa: PLC0415
+
+    with ray_engines(workers=2) as engine:
+        yield engine
+
+
+def results_of(folder: Path, settings: RunSettings, engine: MakeEngine) -> dict[str, bytes]:
+    run(settings, a_workload, RunFolder(path=folder), engine=engine)
+    names = ("rounds.parquet", "evaluations.parquet", "weights.safetensors", "result.json")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.timeout(600)
+def test_two_workers_give_the_bytes_of_one_process(tmp_path: Path, two_workers: MakeEngine) -> None:
+    tiers = [
+        {"name": name, "method": {"name": "flasc", "download_density": 0.2, "upload_density": up}}
+        for name, up in (("a", 0.2), ("b", 0.5))
+    ]
+    settings = a_run(f"tiers={json.dumps(tiers)}", "policy.goal=5", "adapter.dropout=0.1")
+    one = results_of(tmp_path / "one", settings, SerialEngine)
+    assert results_of(tmp_path / "two", settings, two_workers) == one
