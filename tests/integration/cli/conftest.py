@@ -46,9 +46,9 @@ class Terminal:
             raise done.exception
         return json.loads(done.stdout)
 
-    def make_task(self, name: str = "a-task") -> Task:
+    def make_task(self, name: str = "a-task", **changes: Any) -> Task:
         """A task whose first round is open."""
-        config = a_config()
+        config = a_config(**changes)
         weights = np.linspace(-1, 1, config.layout.dim, dtype=np.float32)
         create = CreateTask(store=self.store, blobs=self.blobs, now=utc_now)
         task = create(name, config, weights)

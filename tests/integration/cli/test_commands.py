@@ -15,7 +15,7 @@ from aggregator_service.server import utc_now
 from flasc_cli.api import AdminApi
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.watching import states
-from tests.builders import a_device, an_assignment, an_update, stored
+from tests.builders import a_device, a_privacy, an_assignment, an_update, stored
 from tests.integration.cli.conftest import Terminal
 
 
@@ -73,6 +73,16 @@ def test_a_task_is_shown_paused_resumed_and_cancelled(terminal: Terminal) -> Non
     assert "bytes wasted up" in terminal.run("task", "show", "a-task").stdout
     error = refusal(terminal, "task", "resume", "a-task")
     assert error.exit_code is ExitCode.FAILED
+
+
+def test_a_private_task_shows_its_budget_and_what_is_spent_of_it(terminal: Terminal) -> None:
+    terminal.make_task("secret", privacy=a_privacy())
+    terminal.make_task("plain")
+    lines = terminal.run("task", "show", "secret").stdout
+    for name in ("privacy epsilon budget", "privacy epsilon spent", "privacy max participations"):
+        assert name in lines
+    assert terminal.ask("task", "show", "secret")["privacy"]["epsilon_budget"] == 20.0
+    assert "privacy" not in terminal.run("task", "show", "plain").stdout
 
 
 def test_an_unknown_task_is_refused_by_every_command_about_one(terminal: Terminal) -> None:
