@@ -28,7 +28,7 @@ from flasc_sim.datasets.images import collate_images
 from flasc_sim.datasets.tokens import PadBatch
 from flasc_sim.image_models import ImageClassifier, image_targets, load_image_classifier
 from flasc_sim.language_model import LanguageModel
-from flasc_sim.mobilenet import load_mobilenet
+from flasc_sim.mobilenet import MobileNet, load_mobilenet
 from flasc_sim.models import TextClassifier, with_lora
 from flasc_sim.next_tokens import NextTokens, PadNextTokens, StoredNextTokens
 from tests.support.tiny_encoders import GPT2, VIT, a_mobilenet, a_mobilenet_file, an_encoder
@@ -148,6 +148,15 @@ def test_images_of_several_classes_at_once_have_a_loss_for_each() -> None:
     chances = torch.sigmoid(output.logits)
     expected = -torch.log(torch.cat([1 - chances[:, :1], chances[:, 1:]], dim=1)).mean()
     torch.testing.assert_close(output.loss, expected)
+
+
+def test_mobilenet_pads_right_and_below_where_it_strides() -> None:
+    stem = MobileNet((1,) * 14).stem.eval()
+    nn.init.zeros_(stem.conv.weight)
+    # Looks at one place of each window: the corner on the right and below.
+    stem.conv.weight.data[:, :, 2, 2] = 1
+    seen = stem(torch.ones(1, 3, 4, 4))[0, 0]
+    assert (seen > 0).tolist() == [[True, False], [False, False]]
 
 
 def test_mobilenet_is_read_from_the_names_it_is_published_with(tmp_path: Path) -> None:

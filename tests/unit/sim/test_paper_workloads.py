@@ -14,14 +14,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from client_sdk.peft_trainer import PeftTrainer, adapter_layout, adapter_weights
 from client_sdk.trainer import Evaluation, TrainingPlan
 from flasc_core.json_value import JsonValue
 from flasc_core.layout import Role
-from flasc_sim.image_models import count_micro_f1
+from flasc_sim.image_models import ImageClassifier, count_micro_f1, predict_classes
 from flasc_sim.workload import AdapterShape, Sources, Workload, load_workload
-from tests.support.tiny_encoders import GPT2, VIT, a_mobilenet_file, save_encoder
+from tests.support.tiny_encoders import GPT2, VIT, a_mobilenet_file, an_encoder, save_encoder
 
 PLAN = TrainingPlan(
     local_epochs=1, max_steps=0, batch_size=4, learning_rate=0.1, momentum=0.9, weight_decay=0.0
@@ -163,6 +164,15 @@ def test_flair_s_users_own_their_photographs_and_are_scored_by_micro_f1(tmp_path
         for tensor in adapter_layout(workload.build(AdapterShape(), 0)).tensors
     }
     assert {"q_proj", "v_proj"} <= names
+
+
+def test_a_class_is_told_where_its_chance_is_above_a_half() -> None:
+    encoder = an_encoder(VIT)
+    model = ImageClassifier(encoder, 16, 3, "tiny")
+    nn.init.zeros_(model.classifier.weight)
+    model.classifier.bias.data = torch.tensor([0.1, 0.0, -0.1])
+    batch = {"pixel_values": torch.zeros(2, 3, 16, 16), "labels": torch.zeros(2, 3)}
+    assert predict_classes(model, batch).tolist() == [[1, 0, 0]] * 2
 
 
 def test_micro_f1_is_a_ratio_of_counts() -> None:
