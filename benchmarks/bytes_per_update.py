@@ -9,12 +9,12 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._figures import figure
 from benchmarks._report import RESULTS, Goal, Trace, parse_traces, sparse, write_report
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import Encoding, encode, quantize
+from flasc_sim.figures import figure
 
 ENCODINGS = ("plain", "float32", "bfloat16", "int8", "int6", "int4")
 DENSITIES = {f"1/{2**power}": 2.0**-power for power in range(1, 9)}

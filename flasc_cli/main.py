@@ -15,6 +15,7 @@ import typer
 
 from flasc_cli.commands import (
     adapter,
+    compare,
     demo,
     device,
     dp,
@@ -46,6 +47,7 @@ app.add_typer(dp.app, name="dp")
 app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(simulate.simulate)
+app.command()(compare.compare)
 app.command()(demo.demo)
 
 

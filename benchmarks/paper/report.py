@@ -11,8 +11,8 @@ from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any, Final
 
-from benchmarks._figures import figure
 from benchmarks.paper.tables import TABLES
+from flasc_sim.figures import figure
 
 __all__ = ["Row", "Run", "family_of", "read_runs", "report", "summed_up"]
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 
-from benchmarks._figures import figure
 from benchmarks._report import RESULTS
 from benchmarks.studies.newsgroups import FOLDER, VARIANTS, Variant
+from flasc_sim.figures import figure
 
 _DENSE: Final = VARIANTS[0]
 # A cost of more than this is what "leaves dense" means.

@@ -1,0 +1,173 @@
+"""Finished runs beside each other: what each configuration reached, and what it sent for that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
+
+__all__ = ["Curve", "Row", "Run", "compare", "curve_of", "find_runs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One finished run; `settings` are all but its seed."""
+
+    folder: Path
+    settings: str
+    result: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.result["name"])
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.result["accuracy"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One configuration over its seeds; accuracies are fractions, bytes are of one run.
+
+    `saving` is dense float32's bytes, both ways, over those that were sent. Deviations are between
+    seeds, None for one. Shares are of the values that were sent by LoRA's A, B and the head.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    accuracy: float
+    accuracy_deviation: float | None
+    parameters: int
+    rounds: int
+    payload_bytes_down: int
+    payload_bytes_up: int
+    saving: float
+    shares_down: Mapping[str, float]
+    shares_up: Mapping[str, float]
+    tier_accuracies: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A configuration's accuracy after rounds, and the bytes both ways until then; seeds' means."""
+
+    name: str
+    rounds: tuple[int, ...]
+    payload_bytes: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read run folders, and those below other folders. Raises ValueError where there is none."""
+    found: list[Run] = []
+    for path in paths:
+        files = sorted(path.rglob("result.json"))
+        if not files:
+            raise ValueError(f"there is no finished run in {path}")
+        found += [_read(file.parent) for file in files]
+    return sorted(found, key=lambda run: (run.name, run.result["seed"]))
+
+
+def compare(runs: Sequence[Run]) -> list[Row]:
+    """Sum up runs by name, best first.
+
+    ValueError where one name stands for several configurations, or a seed is there twice.
+    """
+    rows = [_row(name, group) for name, group in _by_name(runs).items()]
+    return sorted(rows, key=lambda row: (-row.accuracy, row.name))
+
+
+def curve_of(name: str, runs: Sequence[Run]) -> Curve:
+    """Return the mean curve of a configuration's runs, over the rounds that all of them scored."""
+    seen = [_scores(run) for run in runs if run.name == name]
+    rounds = sorted(set.intersection(*(set(scores) for scores in seen)))
+    return Curve(
+        name=name,
+        rounds=tuple(rounds),
+        payload_bytes=tuple(fmean(scores[done][1] for scores in seen) for done in rounds),
+        accuracies=tuple(fmean(scores[done][0] for scores in seen) for done in rounds),
+    )
+
+
+def _read(folder: Path) -> Run:
+    settings = json.loads((folder / "settings.json").read_bytes())
+    settings.pop("seed")
+    # The seed of an initial base follows the run's.
+    settings["base"].pop("seed", None)
+    return Run(
+        folder=folder,
+        settings=json.dumps(settings, sort_keys=True),
+        result=json.loads((folder / "result.json").read_bytes()),
+    )
+
+
+def _by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.name, []).append(run)
+    for name, group in groups.items():
+        if len({run.settings for run in group}) > 1:
+            raise ValueError(f"runs called {name!r} differ in more than their seed; rename one")
+        if len({run.result["seed"] for run in group}) < len(group):
+            raise ValueError(f"a seed of {name!r} is there twice")
+    return groups
+
+
+def _row(name: str, runs: Sequence[Run]) -> Row:
+    results = [run.result for run in runs]
+    down = fmean(result["payload_bytes_down"] for result in results)
+    up = fmean(result["payload_bytes_up"] for result in results)
+    accuracies = [run.accuracy for run in runs]
+    tiers = results[0]["tiers"]
+    return Row(
+        name=name,
+        seeds=tuple(result["seed"] for result in results),
+        accuracy=fmean(accuracies),
+        accuracy_deviation=stdev(accuracies) if len(runs) > 1 else None,
+        parameters=results[0]["dim"],
+        rounds=results[0]["rounds"],
+        payload_bytes_down=round(down),
+        payload_bytes_up=round(up),
+        saving=fmean(result["dense_float32_bytes"] for result in results) / (down + up),
+        shares_down=_mean_shares(results, "shares_down"),
+        shares_up=_mean_shares(results, "shares_up"),
+        tier_accuracies={
+            tier: fmean(result["tiers"][tier]["accuracy"] for result in results)
+            for tier in tiers
+            if tier
+        },
+    )
+
+
+def _mean_shares(results: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
+    """Of all tiers alike."""
+    of_tiers = [tier[name] for result in results for tier in result["tiers"].values()]
+    return {role: fmean(shares[role] for shares in of_tiers) for role in of_tiers[0]}
+
+
+def _scores(run: Run) -> dict[int, tuple[float, float]]:
+    """Mean accuracy of the tiers, and bytes until then, by round."""
+    rounds = read_records(run.folder / "rounds.parquet", RoundRecord)
+    scores = read_records(run.folder / "evaluations.parquet", EvaluationRecord)
+    by_round: dict[int, list[float]] = {}
+    for score in scores:
+        by_round.setdefault(score.round, []).append(score.accuracy)
+    return {
+        done: (
+            fmean(accuracies),
+            float(
+                sum(
+                    record.payload_bytes_down + record.payload_bytes_up
+                    for record in rounds
+                    if record.round <= done
+                )
+            ),
+        )
+        for done, accuracies in by_round.items()
+    }

@@ -1,0 +1,95 @@
+"""Runs beside each other: means and deviations over seeds, and a page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+
+from flasc_sim.comparison import compare, curve_of, find_runs
+from flasc_sim.comparison_report import write_report
+from flasc_sim.run_folder import RunFolder, run
+from tests.support.tiny_workload import a_run, a_workload
+
+DENSE = 'method={"name": "flasc", "download_density": 1.0, "upload_density": 1.0}'
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of a sparse configuration and one of a dense one, three rounds each."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, changes in {
+        "sparse/seed1": ["seed=1", "name=sparse <b>"],
+        "sparse/seed2": ["seed=2", "name=sparse <b>"],
+        "dense/seed1": ["seed=1", "name=dense", DENSE],
+    }.items():
+        settings = a_run("ending.rounds=3", "evaluation.every=1", *changes)
+        run(settings, a_workload, RunFolder(path=folder / name))
+    return folder
+
+
+def test_seeds_of_one_name_make_one_row(runs: Path) -> None:
+    rows = {row.name: row for row in compare(find_runs([runs]))}
+    sparse, dense = rows["sparse <b>"], rows["dense"]
+    scores = [
+        json.loads(file.read_text())["accuracy"] for file in runs.rglob("sparse/*/result.json")
+    ]
+    assert sparse.seeds == (1, 2)
+    assert sparse.accuracy == pytest.approx(fmean(scores))
+    assert sparse.accuracy_deviation == pytest.approx(stdev(scores))
+    assert dense.accuracy_deviation is None
+    assert sparse.payload_bytes_up < dense.payload_bytes_up
+    assert sparse.saving > dense.saving
+    assert sum(dense.shares_down.values()) == pytest.approx(1)
+
+
+def test_rows_come_best_first(runs: Path) -> None:
+    accuracies = [row.accuracy for row in compare(find_runs([runs]))]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_a_curve_tells_bytes_until_each_round_that_was_scored(runs: Path) -> None:
+    curve = curve_of("sparse <b>", find_runs([runs / "sparse"]))
+    assert curve.rounds == (1, 2, 3)
+    assert curve.payload_bytes[0] < curve.payload_bytes[1] < curve.payload_bytes[2]
+    (row,) = compare(find_runs([runs / "sparse"]))
+    sent = row.payload_bytes_down + row.payload_bytes_up
+    assert curve.payload_bytes[2] == pytest.approx(sent, abs=1)
+
+
+def test_one_name_for_two_configurations_is_refused(runs: Path, tmp_path: Path) -> None:
+    settings = a_run("name=dense", "seed=2", "ending.rounds=3", "evaluation.every=1")
+    run(settings, a_workload, RunFolder(path=tmp_path / "other"))
+    with pytest.raises(ValueError, match="'dense' differ in more than their seed"):
+        compare(find_runs([runs, tmp_path]))
+
+
+def test_a_seed_that_is_there_twice_is_refused(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "dense", tmp_path / "copy")
+    with pytest.raises(ValueError, match="'dense' is there twice"):
+        compare(find_runs([runs, tmp_path]))
+
+
+def test_a_folder_without_a_finished_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no finished run"):
+        find_runs([tmp_path])
+
+
+def test_the_page_stands_alone_and_names_are_text(runs: Path, tmp_path: Path) -> None:
+    write_report(find_runs([runs]), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "sparse &lt;b&gt;" in page
+    assert "sparse <b>" not in page
+    assert "src=" not in page
+    assert 'href="http' not in page
+    assert json.loads((tmp_path / "comparison.json").read_text())[0]["seeds"]
+
+
+def test_equal_runs_give_an_equal_report(runs: Path, tmp_path: Path) -> None:
+    one = write_report(find_runs([runs]), tmp_path / "one")
+    other = write_report(find_runs([runs]), tmp_path / "other")
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
