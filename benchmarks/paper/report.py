@@ -23,6 +23,7 @@ _FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
         "ffa_lora": "FFA-LoRA",
         "head_only": "head only",
         "hetlora": "HetLoRA",
+        "hetlora_published": "HetLoRA as published",
         "rolora": "RoLoRA",
         "sparse_adapter": "SparseAdapter",
     }

@@ -95,7 +95,13 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         "tiers": Table(
             task="newsgroups",
             heading="20 Newsgroups, 350 clients in three tiers, MiniLM",
-            methods=("tiers-flasc", "tiers-flasc-head", "tiers-hetlora-rank", "tiers-hetlora-norm"),
+            methods=(
+                "tiers-flasc",
+                "tiers-flasc-head",
+                "tiers-hetlora-rank",
+                "tiers-hetlora-norm",
+                "tiers-hetlora-published",
+            ),
         ),
         "paper-cifar10": Table(
             task="paper-cifar10", heading="CIFAR-10, 500 clients, Dir(0.1), ViT-B/16", methods=_ALL
