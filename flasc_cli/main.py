@@ -23,6 +23,7 @@ from flasc_cli.commands import (
     keys,
     migrate,
     rounds,
+    search,
     serve,
     simulate,
     task,
@@ -48,6 +49,7 @@ app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(simulate.simulate)
 app.command()(compare.compare)
+app.command()(search.search)
 app.command()(demo.demo)
 
 
@@ -76,7 +78,7 @@ def main() -> None:
         if error.name is None or not error.name.startswith(("flasc", "aggregator", "client_sdk")):
             _fail(
                 f"this command needs more than is installed ({error}): "
-                "pip install 'flasc-service[demo]' has everything",
+                "pip install 'flasc-service[demo,search]' has everything",
                 ExitCode.FAILED,
             )
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 from safetensors.numpy import save
 
@@ -25,23 +26,22 @@ class DrawnTask:
     blueprint: Blueprint
 
 
-def draw_task(
-    settings: TaskSettings, *, model: str, labels: int, dtype: DtypeName, seed: int
-) -> DrawnTask:
+def draw_task(settings: TaskSettings, *, labels: int, seed: int) -> DrawnTask:
     """Load the model and put a task's configuration together. Raises CliError."""
     try:
         blueprint = draw_blueprint(
-            model,
+            settings.model,
             labels,
             rank=settings.rank,
             alpha=settings.alpha or settings.rank,
             target_modules=settings.target_modules,
             dropout=settings.dropout,
-            dtype=dtype,
+            layers_without_adapter=settings.layers_without_adapter,
+            dtype=cast("DtypeName", settings.dtype),
             seed=seed,
         )
     except (OSError, ValueError) as error:
-        raise CliError(f"model {model!r}: {error}") from error
+        raise CliError(f"model {settings.model!r}: {error}") from error
     config = task_config(blueprint, settings.sections, seed=seed)
     weights = config.base.initialise(blueprint.layout, blueprint.weights)
     blueprint = replace(blueprint, weights=weights)

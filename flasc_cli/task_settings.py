@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, UnionType
 from typing import TYPE_CHECKING, Any, Final
 
 from flasc_cli.errors import CliError, ExitCode
@@ -19,6 +21,7 @@ __all__ = [
     "PresetName",
     "TaskSettings",
     "changed_sections",
+    "file_settings",
     "preset_settings",
     "privacy_changes",
     "task_config",
@@ -33,11 +36,14 @@ class PresetName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSettings:
-    """The parts of a task's configuration that do not follow from the model, as the API has them.
+    """A model, and the parts of a task's configuration that do not follow from it.
 
-    `alpha` of None is the rank.
+    `alpha` of None is the rank; `sections` are as the API has them.
     """
 
+    model: str = "minilm"
+    dtype: str = "auto"
+    layers_without_adapter: int = 0
     rank: int = 16
     alpha: int | None = None
     dropout: float = 0.0
@@ -70,6 +76,12 @@ _SECTIONS: Final[Mapping[PresetName, Mapping[str, Any]]] = MappingProxyType(
         },
     }
 )
+_ADAPTER_FIELDS: Final[Mapping[str, type | UnionType]] = MappingProxyType(
+    {"rank": int, "alpha": int, "dropout": float | int, "target_modules": list}
+)
+_MODEL_FIELDS: Final[Mapping[str, type | UnionType]] = MappingProxyType(
+    {"model": str, "dtype": str, "layers_without_adapter": int}
+)
 _COMMON: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "policy": {"goal": 10, "quorum": 5, "window_seconds": 3600.0},
@@ -87,6 +99,46 @@ def preset_settings(preset: PresetName) -> TaskSettings:
         # The paper keeps alpha at 16 whatever the rank is, and drops on the LoRA path alone.
         return TaskSettings(alpha=16, dropout=0.1, sections=sections)
     return TaskSettings(sections=sections)
+
+
+def file_settings(settings: TaskSettings, file: Path) -> TaskSettings:
+    """Return what a settings file says, and `settings` for sections that it leaves out.
+
+    It has the sections of a task's configuration, [adapter] and [model]; `flasc search` writes such
+    files. CliError names what does not fit.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CliError(f"{file}: {error}", ExitCode.USAGE) from error
+    adapter = _fields(file, table, "adapter", _ADAPTER_FIELDS)
+    model = _fields(file, table, "model", _MODEL_FIELDS)
+    if model.get("dtype", "auto") not in ("auto", "bfloat16", "float32"):
+        raise CliError(f"{file}: model.dtype is no {model['dtype']!r}", ExitCode.USAGE)
+    unknown = sorted(set(table) - set(settings.sections))
+    if unknown:
+        known = ", ".join(sorted({*settings.sections, "adapter", "model"}))
+        raise CliError(f"{file}: no section {unknown[0]!r}; there are {known}", ExitCode.USAGE)
+    policy = {**settings.sections["policy"], **table.pop("policy", {})}
+    sections = {**settings.sections, **table, "policy": policy}
+    return replace(settings, **adapter, **model, sections=sections)
+
+
+def _fields(
+    file: Path, table: dict[str, Any], section: str, kinds: Mapping[str, type | UnionType]
+) -> dict[str, Any]:
+    """Take a section out of the table, checked."""
+    found = table.pop(section, {})
+    if not isinstance(found, dict):
+        raise CliError(f"{file}: {section} must be a section", ExitCode.USAGE)
+    for name, value in found.items():
+        kind = kinds.get(name)
+        if kind is None:
+            known = ", ".join(sorted(kinds))
+            raise CliError(f"{file}: {section} has no {name!r}; it has {known}", ExitCode.USAGE)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise CliError(f"{file}: {section}.{name} is not {value!r}", ExitCode.USAGE)
+    return found
 
 
 def changed_sections(

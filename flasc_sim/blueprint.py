@@ -14,7 +14,14 @@ from client_sdk.peft_trainer import (
     peft_config_json,
 )
 from flasc_core.layout import AdapterLayout
-from flasc_sim.models import DtypeName, load_text_classifier, measured_dtype, with_lora
+from flasc_sim.cached_prefix import layers_of
+from flasc_sim.models import (
+    DtypeName,
+    TextClassifier,
+    load_text_classifier,
+    measured_dtype,
+    with_lora,
+)
 
 __all__ = ["Blueprint", "base_model_name", "draw_blueprint", "split_base_model_name"]
 
@@ -37,17 +44,23 @@ def draw_blueprint(
     rank: int,
     alpha: int,
     target_modules: list[str] | None = None,
+    layers_without_adapter: int = 0,
     dropout: float = 0.0,
     dtype: DtypeName = "auto",
     seed: int = 0,
 ) -> Blueprint:
-    """Load the model, put the adapter on it, and read off what the service must know."""
+    """Load the model, put the adapter on it, and read off what the service must know.
+
+    The lowest `layers_without_adapter` layers get none. Raises ValueError where no layer is left.
+    """
     chosen = measured_dtype() if dtype == "auto" else dtype
+    classifier = load_text_classifier(model, num_labels, dtype=chosen, seed=seed)
     adapted = with_lora(
-        load_text_classifier(model, num_labels, dtype=chosen, seed=seed),
+        classifier,
         rank=rank,
         alpha=alpha,
         target_modules=target_modules,
+        layers=_layers(classifier, layers_without_adapter),
         dropout=dropout,
         seed=seed,
     )
@@ -58,6 +71,16 @@ def draw_blueprint(
         weights=adapter_weights(adapted),
         peft_config_json=peft_config_json(adapted),
     )
+
+
+def _layers(classifier: TextClassifier, without: int) -> range | None:
+    """Which layers get an adapter; None is all of them, and what is beside them."""
+    if not without:
+        return None
+    count = len(layers_of(classifier.encoder))
+    if not 0 < without < count:
+        raise ValueError(f"layers_without_adapter is at least 0 and below the {count} there are")
+    return range(without, count)
 
 
 def base_model_name(model: str, dtype: str) -> str:

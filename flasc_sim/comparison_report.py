@@ -13,7 +13,7 @@ from typing import Final
 from matplotlib.axes import Axes
 
 from flasc_sim.comparison import Curve, Row, Run, compare, curve_of
-from flasc_sim.figures import figure
+from flasc_sim.figures import figure, inline_svg
 
 __all__ = ["write_report"]
 
@@ -83,8 +83,8 @@ def _page(rows: Sequence[Row], runs: Sequence[Run], by_bytes: Path, by_rounds: P
         ),
         head="".join(f"<th>{escape(column)}</th>" for column in _COLUMNS),
         rows="\n".join(_html_row(row) for row in rows),
-        by_bytes=_inline(by_bytes),
-        by_rounds=_inline(by_rounds),
+        by_bytes=inline_svg(by_bytes),
+        by_rounds=inline_svg(by_rounds),
     )
 
 
@@ -104,12 +104,6 @@ def _html_row(row: Row) -> str:
         ", ".join(f"{tier} {100 * score:.1f}" for tier, score in row.tier_accuracies.items()),
     )
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-
-
-def _inline(svg: Path) -> str:
-    text = svg.read_text(encoding="utf-8")
-    # What stands before the element has no place inside a page.
-    return text[text.index("<svg") :]
 
 
 def _plot_bytes(axes: Axes, rows: Sequence[Row]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["figure"]
+__all__ = ["figure", "inline_svg"]
 
 
 @contextmanager
@@ -22,3 +22,9 @@ def figure(*files: Path) -> Iterator[Figure]:
         for file in files:
             unsaid = ("Date", "Creator") if file.suffix == ".svg" else ("Software",)
             drawn.savefig(file, dpi=150, metadata=dict.fromkeys(unsaid))
+
+
+def inline_svg(file: Path) -> str:
+    """Return an SVG file's element, without what stands before it and has no place in a page."""
+    text = file.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]

@@ -54,6 +54,14 @@ class RunFolder:
         said: dict[str, Any] = json.loads((self.path / "result.json").read_bytes())
         return said
 
+    def cpu_seconds(self) -> float:
+        """What the run took so far as far as the folder says, over all processes."""
+        if self.is_finished:
+            machine = json.loads((self.path / "machine.json").read_bytes())
+            return float(machine["cpu_seconds"])
+        checkpoint = self.load()
+        return checkpoint.cpu_seconds if checkpoint else 0.0
+
     def claim(self, settings: RunSettings) -> None:
         """Make the folder this run's. Raises ValueError where it holds a run of other settings."""
         file = self.path / "settings.json"

@@ -11,11 +11,12 @@ import typer
 
 from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.errors import CliError, ExitCode
-from flasc_cli.options import ApiKeyOption, ApiOption, DataOption, Dtype, DtypeOption, JsonOption
+from flasc_cli.options import ApiKeyOption, ApiOption, DataOption, Dtype, JsonOption
 from flasc_cli.output import payload_fields, print_fields, print_json, print_table
 from flasc_cli.task_settings import (
     PresetName,
     changed_sections,
+    file_settings,
     preset_settings,
     privacy_changes,
 )
@@ -47,8 +48,9 @@ def create(
     name: Annotated[str, typer.Argument(help="1 to 63 lower-case letters, digits and dashes.")],
     *,
     model: Annotated[
-        str, typer.Option(help="minilm, a local folder, or a hub's model.")
-    ] = "minilm",
+        str | None,
+        typer.Option(help="minilm (where nothing says otherwise), a folder, or a hub's model."),
+    ] = None,
     labels: Annotated[int | None, typer.Option(help="Number of classes.", min=2)] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Take the number of classes from this data set.")
@@ -57,7 +59,13 @@ def create(
     preset: Annotated[
         PresetName, typer.Option(help="paper: the authors' settings.")
     ] = PresetName.DEFAULT,
-    rank: Annotated[int, typer.Option(help="LoRA rank.", min=1)] = 16,
+    settings_file: Annotated[
+        Path | None,
+        typer.Option("--settings", help="A task.toml of flasc search; options change it."),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="LoRA rank; 16 where nothing says otherwise.", min=1)
+    ] = None,
     alpha: Annotated[
         int | None, typer.Option(help="LoRA alpha; the rank by default, 16 in the paper.", min=1)
     ] = None,
@@ -99,7 +107,10 @@ def create(
         list[str] | None,
         typer.Option("--set", help="Any other setting, as policy.over_selection=1.2; repeatable."),
     ] = None,
-    dtype: DtypeOption = Dtype.AUTO,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="Of the frozen weights; auto, where nothing says otherwise, measures."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the initial adapter and head.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration; create nothing.")
@@ -113,6 +124,8 @@ def create(
     The service gets the initial adapter, never the model.
     """
     settings = preset_settings(preset)
+    if settings_file is not None:
+        settings = file_settings(settings, settings_file)
     changes = {
         "ending.rounds": rounds,
         "policy.goal": goal,
@@ -132,16 +145,18 @@ def create(
     }
     settings = replace(
         settings,
-        rank=rank,
+        model=model or settings.model,
+        dtype=dtype.value if dtype else settings.dtype,
+        rank=rank or settings.rank,
         alpha=alpha or settings.alpha,
-        target_modules=targets.split(",") if targets else None,
+        target_modules=targets.split(",") if targets else settings.target_modules,
         sections=changed_sections(settings.sections, changes, assignments or ()),
     )
     count = _label_count(labels, dataset, data)
 
     from flasc_cli.task_making import draw_task, upload_task
 
-    drawn = draw_task(settings, model=model, labels=count, dtype=dtype.value, seed=seed)
+    drawn = draw_task(settings, labels=count, seed=seed)
     if dry_run:
         print_json(drawn.config)
         return

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
+from flasc_core.json_value import JsonValue
 from flasc_sim.search.space import Candidate
 
-__all__ = ["ByteBudget", "Goal", "Measure", "Outcome", "TargetAccuracy", "frontier", "measured"]
+__all__ = [
+    "ByteBudget",
+    "Goal",
+    "Measure",
+    "Outcome",
+    "Outcomes",
+    "TargetAccuracy",
+    "frontier",
+    "measured",
+]
 
 # While a search for an accuracy stops trials early, half the bytes are worth so many points.
 _POINTS_PER_HALVING: Final = 1.0
@@ -40,16 +51,21 @@ class Outcome:
         return self.payload_bytes / self.round * self.rounds
 
 
+Outcomes: TypeAlias = Generator[Outcome, None, None]
+
+
 class Measure(Protocol):
-    def __call__(self, candidate: Candidate) -> Iterator[Outcome]:
+    def __call__(self, candidate: Candidate) -> Outcomes:
         """Yield the outcome so far at every evaluation, and at last that of the whole run.
 
-        Whoever has seen enough closes the iterator; asked again, it yields the same and goes on.
+        Whoever has seen enough closes it; asked again, it yields the same and goes on.
         """
         ...
 
 
 class Goal(Protocol):
+    def to_json(self) -> dict[str, JsonValue]: ...
+
     def is_met(self, outcome: Outcome) -> bool:
         """Whether a whole run keeps to the constraint; what is not whole never does."""
         ...
@@ -88,6 +104,9 @@ class TargetAccuracy:
         if not 0 < self.accuracy <= 1:
             raise ValueError(f"the target accuracy is in (0, 1], not {self.accuracy}")
 
+    def to_json(self) -> dict[str, JsonValue]:
+        return {"target_accuracy": self.accuracy}
+
     def is_met(self, outcome: Outcome) -> bool:
         return outcome.is_whole and outcome.accuracy >= self.accuracy
 
@@ -123,6 +142,9 @@ class ByteBudget:
         if self.payload_bytes < 1:
             raise ValueError(f"the byte budget is at least 1, not {self.payload_bytes}")
 
+    def to_json(self) -> dict[str, JsonValue]:
+        return {"byte_budget": self.payload_bytes}
+
     def is_met(self, outcome: Outcome) -> bool:
         return outcome.is_whole and outcome.payload_bytes <= self.payload_bytes
 
@@ -150,12 +172,13 @@ class ByteBudget:
         return min(whole, key=lambda outcome: (outcome.payload_bytes, -outcome.accuracy))
 
 
-def measured(goal: Goal, outcomes: Iterator[Outcome]) -> Outcome:
+def measured(goal: Goal, outcomes: Outcomes) -> Outcome:
     """Return the outcome of the whole run, or of as much as showed that it is beyond the goal."""
-    for outcome in outcomes:
-        last = outcome
-        if goal.is_beyond(outcome):
-            break
+    with closing(outcomes):
+        for outcome in outcomes:
+            last = outcome
+            if goal.is_beyond(outcome):
+                break
     return last
 
 

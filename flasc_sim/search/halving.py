@@ -7,8 +7,8 @@ best 1 in `reduction` goes on to the next, `reduction` times as many rounds up.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,21 +18,15 @@ from optuna.distributions import IntDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from flasc_sim.search.goals import Goal, Measure, Outcome
+from flasc_sim.search.goals import Goal, Measure, Outcome, Outcomes
 from flasc_sim.search.space import Candidate, SearchSpace
+from flasc_sim.search.trials import first_rung
 
-__all__ = ["LABEL", "first_rung", "halve"]
-
-LABEL: Final = "successive halving (Optuna)"
+__all__ = ["halve"]
 
 # How often a proposal may repeat an earlier trial before one that is new is drawn at random.
 _REPEATS: Final = 10
 _STUDY: Final = "flasc-search"
-
-
-def first_rung(rounds: int, reduction: int) -> int:
-    """After how many rounds runs are compared first; the rung after the next is the whole run."""
-    return math.ceil(rounds / reduction**2)
 
 
 def halve(
@@ -63,16 +57,15 @@ def halve(
     return outcomes
 
 
-def _run(
-    goal: Goal, outcomes: Iterator[Outcome], study: optuna.Study, trial: optuna.Trial
-) -> Outcome:
+def _run(goal: Goal, outcomes: Outcomes, study: optuna.Study, trial: optuna.Trial) -> Outcome:
     stopped = False
-    for outcome in outcomes:
-        last = outcome
-        trial.report(goal.score(outcome), outcome.round)
-        stopped = not outcome.is_whole and (goal.is_beyond(outcome) or trial.should_prune())
-        if stopped:
-            break
+    with closing(outcomes):
+        for outcome in outcomes:
+            last = outcome
+            trial.report(goal.score(outcome), outcome.round)
+            stopped = not outcome.is_whole and (goal.is_beyond(outcome) or trial.should_prune())
+            if stopped:
+                break
     trial.set_constraint("violation", goal.violation(last))
     trial.set_user_attr("accuracy", last.accuracy)
     trial.set_user_attr("payload_bytes", last.payload_bytes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from flasc_sim.search.goals import Outcome
+from flasc_sim.search.goals import Outcome, Outcomes
 from flasc_sim.search.space import Candidate
 
 __all__ = ["Table", "a_candidate"]
@@ -34,7 +34,7 @@ class Table:
         self.asked: list[Candidate] = []
         self.rounds: dict[Candidate, int] = {}
 
-    def __call__(self, candidate: Candidate) -> Iterator[Outcome]:
+    def __call__(self, candidate: Candidate) -> Outcomes:
         self.asked.append(candidate)
         for done in (1, 3, 6, ROUNDS):
             self.rounds[candidate] = done

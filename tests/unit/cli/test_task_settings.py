@@ -13,6 +13,7 @@ from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.task_settings import (
     PresetName,
     changed_sections,
+    file_settings,
     preset_settings,
     privacy_changes,
     task_config,
@@ -189,3 +190,71 @@ def test_a_task_is_private_by_json_by_assignments_or_by_both() -> None:
 def test_privacy_that_is_no_object_is_wrong_usage(text: str) -> None:
     with pytest.raises(CliError, match="no JSON object"):
         privacy_changes(text)
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "task.toml"
+    file.write_text(text)
+    return file
+
+
+TASK = """
+[model]
+model = "./own"
+dtype = "float32"
+layers_without_adapter = 4
+
+[adapter]
+rank = 4
+alpha = 8
+dropout = 0
+target_modules = ["query"]
+
+[method]
+name = "head_only"
+
+[policy]
+goal = 40
+"""
+
+
+def test_a_settings_file_takes_the_place_of_the_presets_sections(tmp_path: Path) -> None:
+    preset = preset_settings(PresetName.DEFAULT)
+    settings = file_settings(preset, written(tmp_path, TASK))
+    assert (settings.model, settings.dtype) == ("./own", "float32")
+    assert settings.layers_without_adapter == 4
+    assert (settings.rank, settings.alpha, settings.dropout) == (4, 8, 0)
+    assert settings.target_modules == ["query"]
+    assert settings.sections["method"] == {"name": "head_only"}
+    assert settings.sections["optimizer"] == preset.sections["optimizer"]
+    # What a simulation knows nothing of stays as the preset has it.
+    assert settings.sections["policy"] == {"goal": 40, "quorum": 5, "window_seconds": 3600.0}
+    assert preset.sections["policy"]["goal"] == 10
+
+
+def test_an_empty_settings_file_changes_nothing(tmp_path: Path) -> None:
+    preset = preset_settings(PresetName.PAPER)
+    assert file_settings(preset, written(tmp_path, "")) == preset
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[broken", "task.toml"),
+        ("[workload]\nname = 1\n", "no section 'workload'"),
+        ("[adapter]\nrnk = 1\n", "adapter has no 'rnk'"),
+        ("[adapter]\nrank = true\n", "adapter.rank is not True"),
+        ("[adapter]\nrank = 1.5\n", "adapter.rank is not 1.5"),
+        ("adapter = 1\n", "adapter must be a section"),
+        ('[model]\ndtype = "int4"\n', "model.dtype is no 'int4'"),
+    ],
+)
+def test_a_settings_file_that_does_not_fit_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(CliError, match=told) as raised:
+        file_settings(preset_settings(PresetName.DEFAULT), written(tmp_path, text))
+    assert raised.value.exit_code is ExitCode.USAGE
+
+
+def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match=r"absent\.toml"):
+        file_settings(preset_settings(PresetName.DEFAULT), tmp_path / "absent.toml")

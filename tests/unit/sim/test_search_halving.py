@@ -9,8 +9,9 @@ import pytest
 from optuna.trial import TrialState
 
 from flasc_sim.search.goals import ByteBudget, Outcome, TargetAccuracy
-from flasc_sim.search.halving import first_rung, halve
+from flasc_sim.search.halving import halve
 from flasc_sim.search.space import Candidate, SearchSpace
+from flasc_sim.search.trials import first_rung
 from tests.support.search_table import ROUNDS, Table
 
 SPACE = SearchSpace(head_densities=(1.0, 0.0))

@@ -1,0 +1,156 @@
+"""Runs a search: its settings, its trials one after another, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+from client_sdk import TrainingFailed
+from client_sdk.file_lock import FileLock
+from flasc_cli.errors import CliError
+from flasc_cli.output import say
+from flasc_sim.fields import read_fields
+from flasc_sim.search.goals import Goal, Outcome, Outcomes
+from flasc_sim.search.growth import LABEL, Comparison, grow
+from flasc_sim.search.report import HALVING_LABEL, Findings, write_report
+from flasc_sim.search.space import Candidate, SearchSpace
+from flasc_sim.search.trials import Trials, first_rung, rounds_of, search_table
+from flasc_sim.settings import changed_table, read_settings, read_table
+from flasc_sim.workload import Sources, Workload, load_workload
+
+__all__ = ["Search", "search"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search that was asked for; each method measures at most `trials` candidates."""
+
+    goal: Goal
+    grows: bool
+    halves: bool
+    trials: int
+    factor: int
+    reduction: int
+
+
+def search(
+    asked: Search, config: Path, assignments: Sequence[str], sources: Sources, folder: Path
+) -> dict[str, Any]:
+    """Search, or go on where a search stopped, and return what its search.json says.
+
+    Raises CliError for settings that do not fit, runs that fail, and a folder that is in use.
+    """
+    try:
+        table, space = _read(config, assignments, asked)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            return _search(asked, table, space, sources, folder)
+        finally:
+            lock.release()
+    except BlockingIOError as error:
+        raise CliError(f"another process searches in {folder}, or works on a run of it") from error
+    except (OSError, ValueError, TrainingFailed) as error:
+        raise CliError(f"{config}: {error}") from error
+
+
+def _read(
+    config: Path, assignments: Sequence[str], asked: Search
+) -> tuple[dict[str, Any], SearchSpace]:
+    table = changed_table(read_table(config), assignments)
+    space = read_fields(SearchSpace, table.pop("search", {}), "search")
+    table = search_table(table, every=first_rung(rounds_of(table), asked.reduction))
+    # What is wrong with the rest is told before anything runs.
+    read_settings(space.smallest.apply_to(table), name=config.stem)
+    return table, space
+
+
+def _search(
+    asked: Search, table: Mapping[str, Any], space: SearchSpace, sources: Sources, folder: Path
+) -> dict[str, Any]:
+    settings = read_settings(table, name="search")
+
+    def load() -> Workload:
+        say(f"  loading workload {settings.workload_name}")
+        return load_workload(settings.workload_name, settings.workload_options, sources)
+
+    trials = Trials(table, folder / "runs", load)
+    grown: list[Comparison] = []
+    halved: list[Outcome] = []
+    if asked.grows:
+        say(f"{LABEL}: at most {asked.trials} runs")
+        grown = grow(
+            space,
+            asked.goal,
+            _Narrator(trials, asked.trials).measure,
+            factor=asked.factor,
+            trials=asked.trials,
+        )
+    if asked.halves:
+        # Growth alone does without Optuna.
+        from flasc_sim.search.halving import halve
+
+        wanted = min(asked.trials, len(space.candidates))
+        say(f"{HALVING_LABEL}: {wanted} runs of {len(space.candidates)} that there are")
+        halved = halve(
+            space,
+            asked.goal,
+            _Narrator(trials, wanted).measure,
+            rounds=rounds_of(table),
+            trials=asked.trials,
+            reduction=asked.reduction,
+            seed=table.get("seed", 0),
+            journal=folder / "study.journal",
+        )
+    findings = Findings(goal=asked.goal, grown=grown, halved=halved)
+    cpu_seconds = sum(trials.run_folder(one.candidate).cpu_seconds() for one in findings.outcomes)
+    result = trials.run_folder(findings.recommended.candidate).result()
+    facts = {name: value for name, value in result["workload"].items() if name != "name"}
+    return write_report(folder, findings, table, facts, cpu_hours=cpu_seconds / 3600)
+
+
+class _Narrator:
+    """Measures candidates and says what it sees, with the time that is left at the most."""
+
+    def __init__(self, trials: Trials, wanted: int) -> None:
+        self._trials: Final = trials
+        self._wanted: Final = wanted
+        self._begun = 0
+        # Of trials that were run and not read alone.
+        self._seconds: Final[list[float]] = []
+
+    def measure(self, candidate: Candidate) -> Outcomes:
+        self._begun += 1
+        say(f"  {self._begun} of {self._wanted}: {candidate.name}")
+        was_finished = self._trials.run_folder(candidate).is_finished
+        began = time.monotonic()
+        try:
+            with closing(self._trials.measure(candidate)) as outcomes:
+                for outcome in outcomes:
+                    last = outcome
+                    yield outcome
+            say(f"    {_told(last)}")
+        except GeneratorExit:
+            say(f"    stopped: {_told(last)}")
+            raise
+        finally:
+            if not was_finished:
+                self._seconds.append(time.monotonic() - began)
+            self._say_time_left()
+
+    def _say_time_left(self) -> None:
+        left = self._wanted - self._begun
+        if left and self._seconds:
+            say(f"    at most {left * fmean(self._seconds) / 60:.1f} min left as it goes")
+
+
+def _told(outcome: Outcome) -> str:
+    return (
+        f"round {outcome.round} of {outcome.rounds}, accuracy {outcome.accuracy:.1%}, "
+        f"{outcome.payload_bytes / 1e6:.2f} MB"
+    )

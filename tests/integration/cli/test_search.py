@@ -1,0 +1,165 @@
+"""`flasc search` from a settings file to a task, on a model of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from flasc_cli.errors import CliError, ExitCode
+from flasc_cli.main import app
+from tests.support.tiny_encoders import GPT2, save_encoder
+
+CONFIG = """
+[search]
+ranks = [1, 2]
+densities = [0.5, 1.0]
+encodings = ["int8"]
+bases = ["initial"]
+
+[workload]
+name = "newsgroups"
+model = "{model}"
+dtype = "float32"
+tokens = 4
+frozen_layers = 2
+
+[partition]
+name = "uniform"
+clients = 3
+
+[training]
+learning_rate = 0.1
+
+[optimizer]
+name = "adamw"
+learning_rate = 0.01
+
+[policy]
+goal = 2
+
+[ending]
+rounds = 2
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    columns = {
+        "text": ["1 2 3", "4 5 6 7 8", "9", "2 4 6"] * 8,
+        "label": [row % 2 for row in range(32)],
+        "split": ["train"] * 24 + ["test"] * 8,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "corpus.parquet")
+    file = tmp_path / "search.toml"
+    file.write_text(CONFIG.format(model=save_encoder(GPT2, tmp_path / "gpt2")))
+    return file
+
+
+def flasc(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def search(config: Path, *options: str) -> Result:
+    data = str(config.parent / "corpus.parquet")
+    out = str(config.parent / "out")
+    return flasc("search", str(config), "--data", data, "--out", out, *options)
+
+
+def said(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+def test_a_search_ends_with_a_task_that_can_be_created(config: Path) -> None:
+    found = said(search(config, "--byte-budget", "1000000", "--json"))
+    assert found["goal"] == {"byte_budget": 1_000_000, "is_met": True}
+    assert found["growth"]["label"] == "FLASC-Search-style (reconstructed)"
+    assert found["evaluated_on"] == "validation"
+    assert len(found["halving"]["trials"]) == 4
+    out = config.parent / "out"
+    chosen = found["recommended"]
+
+    created = said(
+        flasc(
+            *["task", "create", "mail", "--settings", str(out / "task.toml")],
+            *["--labels", "2", "--dry-run"],
+        )
+    )
+    assert created["method"]["download_density"] == chosen["density"]
+    assert created["encodings"] == {"download": "int8", "updates": ["int8"]}
+    assert created["ending"]["rounds"] == 2
+    lora = json.loads(created["peft_config_json"])
+    assert lora["r"] == lora["lora_alpha"] == chosen["rank"]
+    assert lora["layers_to_transform"] == [2]
+    # The task that was simulated: the same tensors on the same model.
+    run = json.loads((out / "runs" / chosen["name"] / "result.json").read_text())
+    assert sum(math.prod(tensor["shape"]) for tensor in created["layout"]) == run["dim"]
+
+
+def test_a_search_that_is_repeated_reads_its_runs_and_says_the_same(config: Path) -> None:
+    first = said(search(config, "--target-accuracy", "0.01", "--method", "growth", "--json"))
+    again = search(config, "--target-accuracy", "0.01", "--method", "growth", "--json")
+    assert said(again) == first
+    assert "loading workload" not in again.stderr
+    assert first["halving"]["trials"] == []
+    # Any accuracy will do, so that growth ends where it starts.
+    assert first["recommended"]["name"] == "r1-d0.5-head-1-int8-initial"
+
+
+def test_the_recommended_run_can_be_simulated_on_held_out_rows(config: Path) -> None:
+    found = said(search(config, "--byte-budget", "1000000", "--trials", "1", "--json"))
+    ran = said(
+        flasc(
+            *["simulate", str(config.parent / "out" / "recommended.toml"), "--seed", "5"],
+            *["--data", str(config.parent / "corpus.parquet")],
+            *["--out", str(config.parent / "runs"), "--json"],
+        )
+    )
+    assert len(ran) == 1
+    only = ran[0]  # type: ignore[index]
+    assert only["name"] == found["recommended"]["name"]
+    assert only["evaluated_on"] == "held_out"
+    assert only["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--target-accuracy", "0.5", "--byte-budget", "10"),
+        ("--target-accuracy", "1.5"),
+        ("--byte-budget", "0"),
+    ],
+)
+def test_a_search_has_one_goal_that_makes_sense(config: Path, options: tuple[str, ...]) -> None:
+    error = search(config, *options).exception
+    assert isinstance(error, CliError)
+    assert error.exit_code is ExitCode.USAGE
+    assert not (config.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("search.rank=[1]", "search has no setting 'rank'"),
+        ("search.densities=[1.5]", "search.densities"),
+        ("ending.rounds=0", "ending.rounds"),
+        ("partition.name=fair", "partition.name"),
+        ('tiers=[{"name": "small"}]', "leave out tiers"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told_before_anything_runs(
+    config: Path, assignment: str, told: str
+) -> None:
+    error = search(config, "--byte-budget", "10", "--set", assignment).exception
+    assert isinstance(error, CliError)
+    assert told in error.message
+    assert not (config.parent / "out").exists()
