@@ -67,7 +67,6 @@ class RunFolder:
         file = self.path / "settings.json"
         said = _json(settings.table)
         if not file.exists():
-            self.path.mkdir(parents=True, exist_ok=True)
             write_whole(file, said)
         elif file.read_bytes() != said:
             raise ValueError(f"{self.path} holds a run with other settings; name another folder")
@@ -113,9 +112,10 @@ def run(
     A finished run is left alone, and `load` not called. Raises ValueError for settings that do not
     fit, BlockingIOError where another process works on this run, and TrainingFailed.
     """
-    folder.claim(settings)
+    folder.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.path / "lock")
     try:
+        folder.claim(settings)
         if not folder.is_finished:
             workload = load()
             simulation = Simulation(settings, workload, folder.load(), engine=engine)
