@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -62,8 +63,22 @@ class RunFolder:
         checkpoint = self.load()
         return checkpoint.cpu_seconds if checkpoint else 0.0
 
-    def claim(self, settings: RunSettings) -> None:
-        """Make the folder this run's. Raises ValueError where it holds a run of other settings."""
+    @contextmanager
+    def held_for(self, settings: RunSettings) -> Iterator[None]:
+        """Make the folder this run's, and keep others from working on it.
+
+        Raises ValueError where it holds a run of other settings, and BlockingIOError where another
+        process works on it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "lock")
+        try:
+            self._claim(settings)
+            yield
+        finally:
+            lock.release()
+
+    def _claim(self, settings: RunSettings) -> None:
         file = self.path / "settings.json"
         said = _json(settings.table)
         if not file.exists():
@@ -112,10 +127,7 @@ def run(
     A finished run is left alone, and `load` not called. Raises ValueError for settings that do not
     fit, BlockingIOError where another process works on this run, and TrainingFailed.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / "lock")
-    try:
-        folder.claim(settings)
+    with folder.held_for(settings):
         if not folder.is_finished:
             workload = load()
             simulation = Simulation(settings, workload, folder.load(), engine=engine)
@@ -126,8 +138,6 @@ def run(
                     folder.save(simulation)
             folder.finish(simulation, workload)
         return folder.result()
-    finally:
-        lock.release()
 
 
 def _result(simulation: Simulation, workload: Workload) -> dict[str, JsonValue]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, TypeAlias
 
-from client_sdk.file_lock import FileLock
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
 from flasc_sim.run_folder import RunFolder
 from flasc_sim.search.goals import Outcome, Outcomes
@@ -79,13 +78,9 @@ class Trials:
         """
         table = {**candidate.apply_to(self._table), "name": candidate.name}
         settings, folder = read_settings(table, name=candidate.name), self.run_folder(candidate)
-        folder.claim(settings)
-        lock = FileLock(folder.path / "lock")
-        try:
+        with folder.held_for(settings):
             for stage in self._stages(settings, folder):
                 yield self._outcome(candidate, settings, stage)
-        finally:
-            lock.release()
 
     def _stages(self, settings: RunSettings, folder: RunFolder) -> Iterator[_Stage]:
         """Yield the records up to each evaluation in turn; all that is yielded is on disk."""
