@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flasc_core.sparse import SparseVector, count_kept, top_k
+from flasc_sim.processor import processor_name
 
 __all__ = [
     "DENSITIES",
@@ -127,7 +128,7 @@ def write_report(
 def machine_facts(*packages: str) -> dict[str, object]:
     """Return what a result depends on beside the code: no host name, path or address."""
     return {
-        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "machine": {"processor": processor_name(), "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("numpy", "protobuf", *packages)},
@@ -145,15 +146,6 @@ def _uniform(name: str) -> Trace:
     rng = np.random.default_rng(7)
     update = rng.standard_normal(_SYNTHETIC_DIMS[name], dtype=np.float32)
     return Trace(name=name, update=update, recorded=False)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _rounded(row: Mapping[str, str | float]) -> dict[str, str | float]:

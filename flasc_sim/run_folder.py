@@ -32,6 +32,7 @@ from client_sdk.file_lock import FileLock
 from flasc_core.json_value import JsonValue
 from flasc_sim.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_whole
 from flasc_sim.engine import MakeEngine, SerialEngine
+from flasc_sim.processor import processor_name
 from flasc_sim.records import EvaluationRecord, RoundRecord, write_records
 from flasc_sim.settings import RunSettings
 from flasc_sim.simulation import Simulation
@@ -204,7 +205,7 @@ def _shares(rounds: Sequence[RoundRecord], prefix: str) -> dict[str, float]:
 
 def _machine(cpu_seconds: float) -> dict[str, JsonValue]:
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "cpu_seconds": round(cpu_seconds, 1),
         "versions": {

@@ -18,6 +18,7 @@ from rich.table import Table
 from flasc_cli.api import Record
 from flasc_cli.demo.forwarder import SocketBytes
 from flasc_cli.demo.settings import DemoSettings
+from flasc_sim.processor import processor_name
 
 __all__ = ["DenseRun", "DeviceBytes", "Report", "make_dense_run", "make_report"]
 
@@ -200,17 +201,8 @@ def _mb(size_bytes: int) -> str:
 
 def _machine() -> dict[str, str | int]:
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count() or 1,
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
