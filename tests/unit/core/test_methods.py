@@ -172,6 +172,13 @@ def test_each_group_keeps_its_own_largest() -> None:
     assert sent == a_vector([1, 2, 9], [-4, 3, 7])
 
 
+@pytest.mark.parametrize(("zeros", "sent"), [(1, 10), (2, 8)])
+def test_zeros_are_sent_while_they_are_less_than_a_fifth(zeros: int, sent: int) -> None:
+    update = np.ones(10, dtype=np.float32)
+    update[:zeros] = 0
+    assert apply_upload_rule(a_layout(), update, a_rule(10)).nnz == sent
+
+
 def test_what_did_not_change_is_not_sent() -> None:
     sent = apply_upload_rule(a_layout(), an_update(0, 0, 0, 0, 0, 0, 0, 0, 0, 5), a_rule(3))
     assert sent == a_vector([9], [5])
@@ -228,7 +235,8 @@ def test_what_is_sent_stays_within_the_rule_s_count_and_norm(
 ) -> None:
     free = apply_upload_rule(a_layout(), update, a_rule(count))
     clipped = apply_upload_rule(a_layout(), update, a_rule(count, clip_norm=clip_norm))
-    assert free.nnz == max(1, min(count, np.count_nonzero(update)))
+    moved = min(count, np.count_nonzero(update))
+    assert free.nnz == (max(1, moved) if moved <= 0.8 * count else count)
     # Clipping may round a value to zero.
     assert clipped.nnz <= free.nnz
     assert np.isin(clipped.indices, free.indices).all()
