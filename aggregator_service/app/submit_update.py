@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import Final
 from uuid import UUID, uuid4
@@ -29,9 +30,9 @@ from aggregator_service.domain.updates import Update, UpdateState
 from aggregator_service.store.base import Lock, Store, Transaction
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal
-from flasc_core.layout import Role
+from flasc_core.layout import AdapterLayout, Role
 from flasc_core.methods import UploadRule, check_upload, mask_composition
-from flasc_core.wire import DecodeLimits, decode_segments
+from flasc_core.wire import DecodeLimits, Part, decode_segments
 
 __all__ = [
     "Receipt",
@@ -145,10 +146,11 @@ class SubmitUpdate:
             max_abs_value=config.limits.max_abs_value,
             value_encodings=config.encodings.accepted_values,
         )
-        # One segment at a time: all of them, unpacked, take several times the payload's bytes.
+        # One segment at a time, and none kept while the next is read: all of them, unpacked, take
+        # several times the payload's bytes.
         composition: Counter[Role] = Counter()
-        for indices, _ in decode_segments(payload, limits):
-            composition.update(mask_composition(config.layout, indices))
+        for counts in map(partial(_count_roles, config.layout), decode_segments(payload, limits)):
+            composition.update(counts)
         check_upload(composition, rule)
         update_id = uuid4()
         inline = len(payload) <= INLINE_BYTES
@@ -212,6 +214,10 @@ class SubmitUpdate:
 def _may_step_down(work: Work) -> bool:
     plan = work.task.config.plan(work.round.index, work.assignment.tier)
     return plan.training.rank_penalty is not None
+
+
+def _count_roles(layout: AdapterLayout, part: Part) -> dict[Role, int]:
+    return mask_composition(layout, part[0])
 
 
 def upload_rule(work: Work) -> UploadRule:
