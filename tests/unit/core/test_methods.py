@@ -235,7 +235,7 @@ def test_what_is_sent_stays_within_the_rule_s_count_and_norm(
 ) -> None:
     free = apply_upload_rule(a_layout(), update, a_rule(count))
     clipped = apply_upload_rule(a_layout(), update, a_rule(count, clip_norm=clip_norm))
-    moved = min(count, np.count_nonzero(update))
+    moved = min(count, int(np.count_nonzero(update)))
     assert free.nnz == (max(1, moved) if moved <= 0.8 * count else count)
     # Clipping may round a value to zero.
     assert clipped.nnz <= free.nnz
