@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -14,7 +14,7 @@ from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2 as pb
 from flasc_core.wire.bits import pack_bits, packed_size
 from flasc_core.wire.encoding import Encoding, ValueEncoding
-from flasc_core.wire.inflate import FILTERED, HUFFMAN, RUNS, deflate
+from flasc_core.wire.inflate import FILTERED, HUFFMAN, REPEATS, RUNS, Search, deflate
 from flasc_core.wire.segments import Piece
 from flasc_core.wire.values import to_bfloat16, to_pow2
 from flasc_core.wire.varint import write_varints
@@ -27,6 +27,8 @@ _SMALL: Final = 32_768
 _SAMPLE: Final = 8_192
 # The share of one symbol from which runs of it are worth looking for.
 _FREQUENT: Final = 0.7
+# How much shorter runs are than symbols alone where masks cluster.
+_CLUSTERED: Final = 0.6
 
 
 def write_compact(piece: Piece, encoding: Encoding) -> bytes:
@@ -45,28 +47,14 @@ def write_compact(piece: Piece, encoding: Encoding) -> bytes:
 
 
 def _write_gaps(segment: packed_update_pb2.PackedSegment, gaps: NDArray[np.int64]) -> None:
-    ways = _ways(gaps)
-    if len(ways) > 1 and gaps.size > _SMALL:
-        sample = gaps[:: gaps.size // _SAMPLE]
-        ways = (min(ways, key=lambda way: _pack(sample, way).size),)
-    packed = min((_pack(gaps, way) for way in ways), key=lambda packed: packed.size)
+    # A symbol costs at least one bit, which runs of the most frequent one need not pay.
+    mostly_zero = np.count_nonzero(gaps == 0) > _FREQUENT * gaps.size
+    packed = _pack_runs(gaps) if mostly_zero else _pack_shifted(gaps)
     segment.index_encoding = pb.INDEX_ENCODING_GAPS
     segment.gap_shift = packed.shift
     segment.index_compression, segment.gap_high = _shorter(packed.raw, packed.high)
     if packed.shift:
         segment.gap_low = pack_bits(gaps, packed.shift)
-
-
-def _ways(gaps: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    """Shifts, and what to look for in what is above them; the fewer gaps, the more to try."""
-    # A symbol costs at least one bit, which runs of the most frequent one need not pay.
-    if np.count_nonzero(gaps == 0) > _FREQUENT * gaps.size:
-        return ((0, RUNS),)
-    usual = min(MAX_SHIFT, max(0, int(np.log2(float(gaps.mean()) + 1)) - 3))
-    # Where gaps cluster, short ones are frequent and their low bits not random at all.
-    shifts = (usual,) if usual < 2 else (usual, usual - 1, max(0, usual - 3))
-    ways = tuple((shift, HUFFMAN) for shift in shifts)
-    return (*ways, (0, FILTERED)) if gaps.size <= _SMALL else ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +65,39 @@ class _Packed:
     size: int
 
 
-def _pack(gaps: NDArray[np.int64], way: tuple[int, int]) -> _Packed:
-    shift, strategy = way
+def _pack(gaps: NDArray[np.int64], shift: int, search: Search) -> _Packed:
     raw = write_varints(gaps >> shift)
-    high = deflate([raw], strategy)
+    high = deflate([raw], search)
     return _Packed(shift=shift, raw=raw, high=high, size=len(high) + packed_size(gaps.size, shift))
+
+
+def _pack_runs(gaps: NDArray[np.int64]) -> _Packed:
+    tried = [_pack(gaps, 0, HUFFMAN), _pack(gaps, 0, RUNS)]
+    # The slow search finds something where coordinates cluster, and nothing where they do not.
+    if tried[1].size < _CLUSTERED * tried[0].size:
+        tried.append(_pack(gaps, 0, REPEATS))
+    return _shortest(tried)
+
+
+def _pack_shifted(gaps: NDArray[np.int64]) -> _Packed:
+    ways = _ways(gaps)
+    if len(ways) > 1 and gaps.size > _SMALL:
+        sample = gaps[:: gaps.size // _SAMPLE]
+        ways = (min(ways, key=lambda way: _pack(sample, *way).size),)
+    return _shortest([_pack(gaps, *way) for way in ways])
+
+
+def _ways(gaps: NDArray[np.int64]) -> tuple[tuple[int, Search], ...]:
+    """Shifts, and what to look for in what is above them; the fewer gaps, the more to try."""
+    usual = min(MAX_SHIFT, max(0, int(np.log2(float(gaps.mean()) + 1)) - 3))
+    # Where gaps cluster, short ones are frequent and their low bits not random at all.
+    shifts = (usual,) if usual < 2 else (usual, usual - 1, max(0, usual - 3))
+    ways = tuple((shift, HUFFMAN) for shift in shifts)
+    return (*ways, (0, FILTERED)) if gaps.size <= _SMALL else ways
+
+
+def _shortest(tried: Sequence[_Packed]) -> _Packed:
+    return min(tried, key=lambda packed: packed.size)
 
 
 def _write_float32(

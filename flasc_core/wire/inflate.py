@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Final
+from typing import Final, NamedTuple
 
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["FILTERED", "HUFFMAN", "RUNS", "deflate", "inflate", "inflater"]
+__all__ = ["FILTERED", "HUFFMAN", "REPEATS", "RUNS", "Search", "deflate", "inflate", "inflater"]
 
 
 @cache
@@ -27,14 +27,21 @@ def inflater() -> ModuleType:
         return zlib
 
 
-# What the encoder looks for beside symbol frequencies: nothing, runs of one byte, or repetition.
-HUFFMAN: Final = zlib.Z_HUFFMAN_ONLY
-RUNS: Final = zlib.Z_RLE
-FILTERED: Final = zlib.Z_FILTERED
+class Search(NamedTuple):
+    """What the encoder looks for beside symbol frequencies, by zlib's strategy, and how hard."""
+
+    strategy: int
+    level: int = 6
+
+
+# Nothing; runs of one byte; repetition; repetition at whatever it takes.
+HUFFMAN: Final = Search(zlib.Z_HUFFMAN_ONLY)
+RUNS: Final = Search(zlib.Z_RLE)
+FILTERED: Final = Search(zlib.Z_FILTERED)
+REPEATS: Final = Search(zlib.Z_FILTERED, level=9)
 
 # No zlib or gzip header.
 _RAW: Final = -15
-_LEVEL: Final = 6
 _MEMORY: Final = 9
 # Enough to tell random bytes from others.
 _SAMPLE: Final = 4_096
@@ -43,14 +50,14 @@ _STORED: Final = struct.Struct("<BHH")
 _LARGEST_STORED: Final = 0xFFFF
 
 
-def deflate(parts: Sequence[bytes], strategy: int = HUFFMAN) -> bytes:
+def deflate(parts: Sequence[bytes], search: Search = HUFFMAN) -> bytes:
     """Return one stream of the joined parts, with Huffman tables of its own for each."""
     # A stored block ends on a byte, so what looks random at the front need not pass the encoder.
     coded = 0
     while coded < len(parts) - 1 and _looks_random(parts[coded]):
         coded += 1
     out = [_stored(part) for part in parts[:coded]]
-    encoder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW, _MEMORY, strategy)
+    encoder = _encoder(search)
     for part in parts[coded:-1]:
         out += [encoder.compress(part), encoder.flush(zlib.Z_PARTIAL_FLUSH)]
     return b"".join([*out, encoder.compress(parts[-1]), encoder.flush()])
@@ -79,10 +86,14 @@ def inflate(data: bytes, *, limit: int, field: str) -> bytes:
     return out
 
 
+def _encoder(search: Search) -> zlib._Compress:
+    return zlib.compressobj(search.level, zlib.DEFLATED, _RAW, _MEMORY, search.strategy)
+
+
 def _looks_random(part: bytes) -> bool:
     if len(part) < 2 * _SAMPLE:
         return False
-    encoder = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW, _MEMORY, HUFFMAN)
+    encoder = _encoder(HUFFMAN)
     return len(encoder.compress(part[:_SAMPLE]) + encoder.flush()) >= _SAMPLE
 
 

@@ -388,3 +388,20 @@ def test_clustered_positions_take_less_than_scattered_ones() -> None:
     )
     high = sum(len(s.gap_high) for s in segments_of(vector, Encoding.parse("int3")))
     assert high < 0.02 * indices.size
+
+
+def test_a_mask_that_repeats_itself_is_told_once() -> None:
+    # Rows that keep the same stretches of columns: runs alone have to tell every row.
+    columns = np.repeat(np.random.default_rng(9).random(50) < 0.9, 20)
+    indices = np.flatnonzero(np.tile(columns, 100))
+    vector = SparseVector(dim=100_000, indices=indices, values=np.ones(indices.size, np.float32))
+    high = sum(len(s.gap_high) for s in segments_of(vector, Encoding.parse("int3")))
+    assert 8 * high < 0.08 * indices.size
+
+
+def test_scattered_positions_are_not_searched_for_runs_that_cost_more() -> None:
+    # Three in four: most gaps are zero, and few of them stand together.
+    indices = np.flatnonzero(np.random.default_rng(10).random(100_000) < 0.75)
+    vector = SparseVector(dim=100_000, indices=indices, values=np.ones(indices.size, np.float32))
+    high = sum(len(s.gap_high) for s in segments_of(vector, Encoding.parse("int3")))
+    assert 8 * high < 1.4 * indices.size
