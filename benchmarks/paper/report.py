@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -28,6 +28,8 @@ _FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
         "sparse_adapter": "SparseAdapter",
     }
 )
+# Where runs without noise stand among budgets.
+_NO_NOISE: Final = 100
 _HEADER: Final = (
     "| run | seeds | accuracy | parameters | MB down | MB up | times fewer |",
     "|---|---|---|---|---|---|---|",
@@ -49,6 +51,8 @@ class Run:
     bytes_down: int
     bytes_up: int
     cpu_seconds: float
+    # Of a private run's budget.
+    epsilon: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,7 @@ class Row:
     # The table's largest adapter as float32, to and from these devices, over these bytes.
     factor: float
     cpu_seconds: float
+    epsilon: float | None
 
     @property
     def accuracy(self) -> float:
@@ -131,6 +136,7 @@ def _runs(folder: Path) -> list[Run]:
             bytes_down=part["payload_bytes_down"],
             bytes_up=part["payload_bytes_up"],
             cpu_seconds=machine["cpu_seconds"],
+            epsilon=settings["privacy"]["epsilon"] if "privacy" in settings else None,
         )
         for tier, part in parts.items()
     ]
@@ -173,6 +179,7 @@ def _row(runs: Sequence[Run], largest: int) -> Row:
         bytes_up=up,
         factor=round(dense / (down + up), 2),
         cpu_seconds=round(mean(run.cpu_seconds for run in runs), 1),
+        epsilon=first.epsilon,
     )
 
 
@@ -209,17 +216,19 @@ def _machine(folder: Path) -> Mapping[str, Any]:
 
 
 def _plot(rows: Sequence[Row], heading: str, file: Path) -> None:
+    """Accuracy against bytes, or where runs are private, against their budgets."""
+    # Tiers make one adapter: their whole is drawn.
+    whole = [row for row in rows if not row.tier]
+    place, label = _axis(whole)
     families: dict[str, list[Row]] = {}
-    for row in rows:
-        # Tiers make one adapter: their whole is drawn.
-        if not row.tier:
-            families.setdefault(row.family, []).append(row)
+    for row in whole:
+        families.setdefault(row.family, []).append(row)
     with figure(file) as drawn:
         axes = drawn.subplots()
         for number, (family, found) in enumerate(families.items()):
-            found.sort(key=lambda row: row.factor)
+            found.sort(key=place)
             axes.errorbar(
-                [(row.bytes_down + row.bytes_up) / 1e6 for row in found],
+                [place(row) for row in found],
                 [100 * row.accuracy for row in found],
                 yerr=[100 * (row.deviation or 0) for row in found],
                 marker="osD^vPX*"[number % 8],
@@ -229,7 +238,13 @@ def _plot(rows: Sequence[Row], heading: str, file: Path) -> None:
                 label=family,
             )
         axes.set_xscale("log")
-        axes.set_xlabel("payload of a run, both ways, MB")
+        axes.set_xlabel(label)
         axes.set_ylabel("accuracy, %")
         axes.set_title(heading, fontsize=10)
         axes.legend(fontsize=6, ncols=2)
+
+
+def _axis(rows: Sequence[Row]) -> tuple[Callable[[Row], float], str]:
+    if any(row.epsilon for row in rows):
+        return lambda row: row.epsilon or _NO_NOISE, f"epsilon ({_NO_NOISE}: no noise)"
+    return lambda row: (row.bytes_down + row.bytes_up) / 1e6, "payload of a run, both ways, MB"

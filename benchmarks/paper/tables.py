@@ -2,6 +2,7 @@
 
 tasks/TASK.toml holds what all runs of a task share, methods/METHOD.toml what tells one of them from
 the others. A section of a method that has a name takes the place of the task's, others add to it.
+`one+two` is both files, one after the other.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ _ALL: Final = (
     "hetlora-rank-r1",
     "hetlora-norm-r1",
 )
+# Each without noise, and then with more and more.
+_PRIVATE: Final = tuple(
+    method + noise
+    for method in ("dense-r16", "flasc-1-4-head", "ffa-lora-r1", "head-only")
+    for noise in ("", "+epsilon-10", "+epsilon-3", "+epsilon-1")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +94,10 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             heading="Debian sections, 403 maintainers, MiniLM",
             methods=(*_BASELINES, *_FLASC, "flasc-1-16-head-initial"),
         ),
-        "authors": Table(
-            task="authors",
-            heading="20 Newsgroups, 390 authors, MiniLM",
-            methods=("dense-r16", "dense-r4", "dense-r1", *_FLASC),
+        "private": Table(
+            task="private",
+            heading="20 Newsgroups, its 5,755 authors, MiniLM's top layer",
+            methods=_PRIVATE,
         ),
         "tiers": Table(
             task="newsgroups",
@@ -123,8 +130,9 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
 
 def plan_run(table: str, method: str, seed: int, *, rounds: int | None = None) -> RunSettings:
     """Return the settings of one run; `rounds` cuts it short. Raises ValueError and OSError."""
-    task = read_table(_HERE / "tasks" / f"{TABLES[table].task}.toml")
-    merged = _merged(task, read_table(_HERE / "methods" / f"{method}.toml"))
+    merged = read_table(_HERE / "tasks" / f"{TABLES[table].task}.toml")
+    for part in method.split("+"):
+        merged = _merged(merged, read_table(_HERE / "methods" / f"{part}.toml"))
     if rounds is not None:
         merged["ending"] = {**merged["ending"], "rounds": rounds}
     return read_settings({**merged, "seed": seed}, name=method)

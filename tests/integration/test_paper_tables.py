@@ -44,14 +44,15 @@ def test_every_run_of_a_table_is_a_task_that_could_be_made(table: str) -> None:
             base_model_sha256=bytes(32),
             peft_config_json="{}",
         )
-        assert config.policy.goal == 10
+        assert config.policy.goal == (400 if table == "private" else 10)
         assert settings.seed == 3
         assert family_of(settings.table)
 
 
 def test_every_settings_file_is_used() -> None:
     methods = {method for table in TABLES.values() for method in table.methods}
-    assert methods == {file.stem for file in (PAPER / "methods").glob("*.toml")}
+    parts = {part for method in methods for part in method.split("+")}
+    assert parts == {file.stem for file in (PAPER / "methods").glob("*.toml")}
     tasks = {table.task for table in TABLES.values()}
     assert tasks == {file.stem for file in (PAPER / "tasks").glob("*.toml")}
 
@@ -64,6 +65,8 @@ def test_a_method_s_named_sections_take_the_place_of_the_task_s() -> None:
     drawn = plan_run("newsgroups", "flasc-1-16-head-initial", 5).table
     assert drawn["base"] == {"name": "initial", "seed": 5}
     assert drawn["method"]["head_density"] == 1.0
+    private = plan_run("private", "ffa-lora-r1+epsilon-3", 0).table
+    assert (private["adapter"]["rank"], private["privacy"]["epsilon"]) == (1, 3.0)
 
 
 def a_corpus(file: Path) -> None:
@@ -96,13 +99,13 @@ def _threads() -> Iterator[None]:
 def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
     a_corpus(tmp_path / "corpus.parquet")
     folder, page = tmp_path / "runs", tmp_path / "page.md"
-    page.write_text("Before.\n<!-- table authors -->\nNone.\n<!-- end authors -->\nAfter.\n")
+    page.write_text("Before.\n<!-- table newsgroups -->\nNone.\n<!-- end newsgroups -->\nAfter.\n")
     common = ["--data", str(tmp_path / "corpus.parquet"), "--folder", str(folder)]
     common += ["--cache", str(tmp_path / "states"), "--page", str(page)]
-    small = ["authors", *common, "--rounds", "2", "--only"]
+    small = ["newsgroups", *common, "--rounds", "2", "--only"]
 
     assert main([*small, "dense-r16", "--seeds", "0", "1"]) == 0
-    done = folder / "authors" / "dense-r16" / "seed0" / "result.json"
+    done = folder / "newsgroups" / "dense-r16" / "seed0" / "result.json"
     before = done.stat().st_mtime_ns
     assert main([*small, "dense-r16", "flasc-1-16-head"]) == 0
     assert done.stat().st_mtime_ns == before
@@ -113,11 +116,11 @@ def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
     assert lines[-1] == "After."
     assert any(line.startswith("| dense-r16 | 0, 1 | ") and " ± " in line for line in lines)
     assert any(line.startswith("| flasc-1-16-head | 0 | ") for line in lines)
-    told = json.loads((folder / "authors.json").read_text())
+    told = json.loads((folder / "newsgroups.json").read_text())
     dense, sparse = told["results"]
     assert dense["parameters"] == sparse["parameters"]
     assert sparse["factor"] > 3 * dense["factor"]
-    assert (folder / "authors.svg").read_text().startswith("<?xml")
+    assert (folder / "newsgroups.svg").read_text().startswith("<?xml")
     again = page.read_text()
     assert main(["report", *common]) == 0
     assert page.read_text() == again
