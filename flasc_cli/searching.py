@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
 from flasc_cli.errors import CliError
 from flasc_cli.output import say
@@ -55,7 +54,7 @@ def search(
             lock.release()
     except BlockingIOError as error:
         raise CliError(f"another process searches in {folder}, or works on a run of it") from error
-    except (OSError, ValueError, TrainingFailed) as error:
+    except (OSError, ValueError) as error:
         raise CliError(f"{config}: {error}") from error
 
 

@@ -65,9 +65,14 @@ def run_all(
     checkpoint_every: int,
     engine: MakeEngine = SerialEngine,
 ) -> list[Mapping[str, Any]]:
-    """Return the results of what is finished; runs that another process works on are left out."""
+    """Return the results of what is finished; runs that another process works on are left out.
+
+    Raises CliError for a run that can not be made, and for those whose training failed once the
+    others are finished.
+    """
     workloads = _Workloads(sources)
     results: list[Mapping[str, Any]] = []
+    failed: list[str] = []
     for number, settings in enumerate(planned, start=1):
         folder = RunFolder(path=out / settings.name / f"seed{settings.seed}")
         say(f"run {number} of {len(planned)}: {settings.name}, seed {settings.seed}")
@@ -84,9 +89,16 @@ def run_all(
         except BlockingIOError:
             say(f"  another process works on {folder.path}")
             continue
-        except (OSError, ValueError, TrainingFailed) as error:
+        except TrainingFailed as error:
+            say(f"  failed: {error}")
+            failed.append(f"{settings.name}, seed {settings.seed}: {error}")
+            continue
+        except (OSError, ValueError) as error:
             raise CliError(f"{settings.name}, seed {settings.seed}: {error}") from error
         results.append({**result, "folder": str(folder.path)})
+    if failed:
+        told = "; ".join(failed)
+        raise CliError(f"training failed in {len(failed)} of {len(planned)} runs: {told}")
     return results
 
 

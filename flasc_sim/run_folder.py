@@ -9,6 +9,7 @@ weights.safetensors  the server's own weights
 lock                 held by the process that works on the run
 machine.json         processor, versions and time: what may differ where all else is the same
 result.json          the run summed up; written last, so that a run with it is finished
+failure.json         in place of it where training failed, as where it diverges: when, and why
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, Final
 from safetensors.numpy import save
 
 from aggregator_service.app.export_adapter import peft_tensors
+from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
 from flasc_core.json_value import JsonValue
 from flasc_sim.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_whole
@@ -38,9 +40,21 @@ from flasc_sim.settings import RunSettings
 from flasc_sim.simulation import Simulation
 from flasc_sim.workload import Workload
 
-__all__ = ["RunFolder", "run"]
+__all__ = ["Failure", "RunFolder", "run"]
 
 _PACKAGES: Final = ("numpy", "peft", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Equal settings fail alike: whoever runs them again gets the same.
+
+    `round` is from 1, and `payload_bytes` what the rounds before it moved, both ways.
+    """
+
+    round: int
+    payload_bytes: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +70,16 @@ class RunFolder:
         said: dict[str, Any] = json.loads((self.path / "result.json").read_bytes())
         return said
 
+    @property
+    def failure(self) -> Failure | None:
+        file = self.path / "failure.json"
+        return Failure(**json.loads(file.read_bytes())) if file.exists() else None
+
     def cpu_seconds(self) -> float:
         """What the run took so far as far as the folder says, over all processes."""
-        if self.is_finished:
-            machine = json.loads((self.path / "machine.json").read_bytes())
-            return float(machine["cpu_seconds"])
+        file = self.path / "machine.json"
+        if file.exists():
+            return float(json.loads(file.read_bytes())["cpu_seconds"])
         checkpoint = self.load()
         return checkpoint.cpu_seconds if checkpoint else 0.0
 
@@ -103,6 +122,15 @@ class RunFolder:
         write_whole(self.path / "result.json", _json(_result(simulation, workload)))
         (self.path / "checkpoint").unlink(missing_ok=True)
 
+    def fail(self, simulation: Simulation, reason: str) -> Failure:
+        """Write that the round after the last one failed; the run is not begun again."""
+        moved = sum(one.payload_bytes_down + one.payload_bytes_up for one in simulation.rounds)
+        failure = Failure(round=simulation.rounds_done + 1, payload_bytes=moved, reason=reason)
+        write_whole(self.path / "machine.json", _json(_machine(simulation.cpu_seconds)))
+        write_whole(self.path / "failure.json", _json(asdict(failure)))
+        (self.path / "checkpoint").unlink(missing_ok=True)
+        return failure
+
     def _write_adapter(self, simulation: Simulation) -> None:
         config, federation = simulation.config, simulation.federation
         folder = self.path / "adapter"
@@ -125,15 +153,22 @@ def run(
 ) -> Mapping[str, Any]:
     """Run to the end, from where the folder stands, and return the result.
 
-    A finished run is left alone, and `load` not called. Raises ValueError for settings that do not
-    fit, BlockingIOError where another process works on this run, and TrainingFailed.
+    A run that finished or failed is left alone, and `load` not called. Raises ValueError for
+    settings that do not fit, BlockingIOError where another process works on this run, and
+    TrainingFailed, again for a run that failed before.
     """
     with folder.held_for(settings):
+        if folder.failure:
+            raise TrainingFailed(f"round {folder.failure.round}: {folder.failure.reason}")
         if not folder.is_finished:
             workload = load()
             simulation = Simulation(settings, workload, folder.load(), engine=engine)
             while not simulation.is_done:
-                simulation.advance()
+                try:
+                    simulation.advance()
+                except TrainingFailed as error:
+                    failure = folder.fail(simulation, str(error))
+                    raise TrainingFailed(f"round {failure.round}: {error}") from error
                 on_round(simulation)
                 if simulation.rounds_done % checkpoint_every == 0:
                     folder.save(simulation)

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from benchmarks.paper.tables import TABLES
 from flasc_sim.figures import figure
+from flasc_sim.run_folder import RunFolder
 
-__all__ = ["Row", "Run", "family_of", "read_runs", "report", "summed_up"]
+__all__ = ["Row", "Run", "family_of", "read_failures", "read_runs", "report", "summed_up"]
 
 _FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -88,11 +89,14 @@ def report(folder: Path, page: Path) -> None:
     text = page.read_text()
     for name, table in TABLES.items():
         rows = summed_up(read_runs(folder / name), table.methods)
+        failures = read_failures(folder / name)
         if not rows:
             continue
-        text = _replaced(text, name, [*_HEADER, *map(_line, rows)])
+        lines = [*map(_line, rows), *map(_failure_line, failures)]
+        text = _replaced(text, name, [*_HEADER, *lines])
         said = {"study": table.heading, "command": f"python -m benchmarks.paper {name}"}
         results = [{**asdict(row), "accuracy": row.accuracy} for row in rows]
+        results += [asdict(failure) for failure in failures]
         (folder / f"{name}.json").write_text(
             json.dumps({**said, **_machine(folder / name), "results": results}, indent=1) + "\n"
         )
@@ -105,6 +109,31 @@ def read_runs(folder: Path) -> list[Run]:
     """Return what is finished in METHOD/seedN: every run, and after it its tiers if it has any."""
     files = sorted(folder.glob("*/seed*/result.json"))
     return [run for file in files for run in _runs(file.parent)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRun:
+    method: str
+    seed: int
+    round: int
+    reason: str
+
+
+def read_failures(folder: Path) -> list[FailedRun]:
+    """Return the runs of METHOD/seedN whose training failed."""
+    found: list[FailedRun] = []
+    for place in sorted(file.parent for file in folder.glob("*/seed*/failure.json")):
+        failure = RunFolder(path=place).failure
+        if failure is not None:
+            found.append(
+                FailedRun(
+                    method=place.parent.name,
+                    seed=int(place.name.removeprefix("seed")),
+                    round=failure.round,
+                    reason=failure.reason,
+                )
+            )
+    return found
 
 
 def summed_up(runs: Sequence[Run], methods: Sequence[str]) -> list[Row]:
@@ -197,6 +226,11 @@ def _line(row: Row) -> str:
     name = f"— {row.tier} tier" if row.tier else row.method
     cells = (name, seeds, accuracy, f"{row.parameters:,}", down, up, f"{row.factor:.1f}")
     return f"| {' | '.join(cells)} |"
+
+
+def _failure_line(failed: FailedRun) -> str:
+    told = f"failed in round {failed.round}: {failed.reason}"
+    return f"| {failed.method} | {failed.seed} | {told} | - | - | - | - |"
 
 
 def _replaced(text: str, name: str, lines: Sequence[str]) -> str:

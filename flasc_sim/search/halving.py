@@ -58,14 +58,14 @@ def halve(
 
 
 def _run(goal: Goal, outcomes: Outcomes, study: optuna.Study, trial: optuna.Trial) -> Outcome:
-    stopped = False
     with closing(outcomes):
         for outcome in outcomes:
             last = outcome
             trial.report(goal.score(outcome), outcome.round)
-            stopped = not outcome.is_whole and (goal.is_beyond(outcome) or trial.should_prune())
-            if stopped:
+            if not outcome.is_whole and (goal.is_beyond(outcome) or trial.should_prune()):
                 break
+    # A run that failed ends before its last round too.
+    stopped = not last.is_whole
     trial.set_constraint("violation", goal.violation(last))
     trial.set_user_attr("accuracy", last.accuracy)
     trial.set_user_attr("payload_bytes", last.payload_bytes)

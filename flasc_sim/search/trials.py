@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, TypeAlias
 
+from client_sdk import TrainingFailed
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
-from flasc_sim.run_folder import RunFolder
+from flasc_sim.run_folder import Failure, RunFolder
 from flasc_sim.search.goals import Outcome, Outcomes
 from flasc_sim.search.space import Candidate
 from flasc_sim.settings import RunSettings, SettingsError, read_settings
@@ -73,14 +74,18 @@ class Trials:
     def measure(self, candidate: Candidate) -> Outcomes:
         """As `goals.Measure` has it: what was run before is read, not run again.
 
-        Raises ValueError for settings that do not fit, BlockingIOError where another process works
-        on this run, and TrainingFailed.
+        A run that fails, as where training diverges, ends with an accuracy of 0 before its last
+        round. Raises ValueError for settings that do not fit, and BlockingIOError where another
+        process works on this run.
         """
         table = {**candidate.apply_to(self._table), "name": candidate.name}
         settings, folder = read_settings(table, name=candidate.name), self.run_folder(candidate)
         with folder.held_for(settings):
-            for stage in self._stages(settings, folder):
-                yield self._outcome(candidate, settings, stage)
+            if folder.failure is None:
+                for stage in self._stages(settings, folder):
+                    yield self._outcome(candidate, settings, stage)
+            if folder.failure is not None:
+                yield self._failed(candidate, folder.failure)
 
     def _stages(self, settings: RunSettings, folder: RunFolder) -> Iterator[_Stage]:
         """Yield the records up to each evaluation in turn; all that is yielded is on disk."""
@@ -98,7 +103,11 @@ class Trials:
         simulation = Simulation(settings, self._workload, checkpoint)
         while not simulation.is_done:
             scored = len(simulation.evaluations)
-            simulation.advance()
+            try:
+                simulation.advance()
+            except TrainingFailed as error:
+                folder.fail(simulation, str(error))
+                return
             self._on_round(simulation)
             if len(simulation.evaluations) > scored and not simulation.is_done:
                 folder.save(simulation)
@@ -116,6 +125,16 @@ class Trials:
             rounds=self._rounds,
             accuracy=fmean(score.accuracy for score in evaluations if score.round in final),
             payload_bytes=sum(one.payload_bytes_down + one.payload_bytes_up for one in rounds),
+        )
+
+    def _failed(self, candidate: Candidate, failure: Failure) -> Outcome:
+        return Outcome(
+            candidate=candidate,
+            # Of a run that failed at once there is nothing to tell, and yet it was tried.
+            round=max(1, failure.round - 1),
+            rounds=self._rounds,
+            accuracy=0.0,
+            payload_bytes=max(1, failure.payload_bytes),
         )
 
 

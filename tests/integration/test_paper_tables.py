@@ -110,14 +110,22 @@ def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
     assert main([*small, "dense-r16", "flasc-1-16-head"]) == 0
     assert done.stat().st_mtime_ns == before
 
+    failed = folder / "newsgroups" / "rolora" / "seed1"
+    failed.mkdir(parents=True)
+    (failed / "failure.json").write_text(
+        json.dumps({"round": 2, "payload_bytes": 1, "reason": "training diverged"})
+    )
+
     assert main(["report", *common]) == 0
     lines = page.read_text().splitlines()
     assert lines[0] == "Before."
     assert lines[-1] == "After."
     assert any(line.startswith("| dense-r16 | 0, 1 | ") and " ± " in line for line in lines)
     assert any(line.startswith("| flasc-1-16-head | 0 | ") for line in lines)
+    assert any(line.startswith("| rolora | 1 | failed in round 2: ") for line in lines)
     told = json.loads((folder / "newsgroups.json").read_text())
-    dense, sparse = told["results"]
+    dense, sparse, rolora = told["results"]
+    assert rolora["reason"] == "training diverged"
     assert dense["parameters"] == sparse["parameters"]
     assert sparse["factor"] > 3 * dense["factor"]
     assert (folder / "newsgroups.svg").read_text().startswith("<?xml")

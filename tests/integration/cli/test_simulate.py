@@ -77,6 +77,13 @@ def test_a_run_is_made_once_and_compared(tmp_path: Path) -> None:
     assert row["accuracy"] == result["accuracy"]
     assert (tmp_path / "report" / "report.html").exists()
 
+    # A run that diverges does not keep the next one from being made.
+    wild = ("--set", "name=wild", "--set", "training.learning_rate=1e5")
+    code, _, told = invoke(*words, "--seed", "5", "--seed", "6", *wild)
+    assert code == 1
+    assert told.count("failed: round 1: ") == 2
+    assert (tmp_path / "runs" / "wild" / "seed6" / "failure.json").exists()
+
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.stem)
 def test_examples_are_settings(file: Path) -> None:

@@ -90,6 +90,16 @@ def test_what_a_stopped_run_has_shown_is_read_without_loading(tmp_path: Path) ->
     assert next(trials(tmp_path, never).measure(CANDIDATE)) == shown
 
 
+def test_a_run_that_diverges_is_worth_nothing_and_is_not_run_again(tmp_path: Path) -> None:
+    diverging = ("training.learning_rate=1e5", "training.local_epochs=9")
+    (outcome,) = outcomes(trials(tmp_path, a_workload, nothing, *diverging))
+    assert (outcome.accuracy, outcome.is_whole) == (0.0, False)
+    assert outcomes(trials(tmp_path, never, nothing, *diverging)) == [outcome]
+    assert halve(
+        SPACE, GOAL, trials(tmp_path, a_workload, nothing, *diverging).measure, rounds=6, trials=2
+    )
+
+
 def test_a_run_is_locked_until_it_is_closed(tmp_path: Path) -> None:
     measuring = trials(tmp_path).measure(CANDIDATE)
     next(measuring)

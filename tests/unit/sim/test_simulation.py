@@ -16,6 +16,7 @@ from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
 from flasc_sim.run_folder import RunFolder, run
 from flasc_sim.settings import RunSettings
 from flasc_sim.simulation import Simulation
+from flasc_sim.workload import Workload
 from tests.support.tiny_model import Examples, a_base_model
 from tests.support.tiny_workload import a_run, a_workload
 
@@ -188,11 +189,21 @@ def test_a_cohort_larger_than_the_clients_is_refused() -> None:
         Simulation(a_run("policy.goal=7"), a_workload())
 
 
-def test_training_that_diverges_ends_the_run_and_the_folder_says_nothing(tmp_path: Path) -> None:
+def test_training_that_diverges_ends_the_run_for_good(tmp_path: Path) -> None:
     diverging = a_run("training.learning_rate=1e5", "training.local_epochs=9")
-    with pytest.raises(TrainingFailed, match="diverge"):
+    with pytest.raises(TrainingFailed, match=r"^round 1: .*diverge"):
         finished(tmp_path, diverging)
-    assert not RunFolder(path=tmp_path).is_finished
+
+    folder = RunFolder(path=tmp_path)
+    assert not folder.is_finished
+    assert folder.failure is not None
+    assert folder.failure.round == 1
+    with pytest.raises(TrainingFailed, match=r"^round 1: .*diverge"):
+        run(diverging, not_called, folder)
+
+
+def not_called() -> Workload:
+    raise AssertionError("a run that failed is not begun again")
 
 
 def test_training_improves_the_adapter(tmp_path: Path) -> None:
