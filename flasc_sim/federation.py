@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator_service.domain.averaging import average
+from aggregator_service.domain.averaging import average, take_step
 from aggregator_service.domain.downloads import (
     Masters,
     device_weights,
@@ -190,7 +190,9 @@ class Federation:
             )
         mean = average(config, total, self.round_index, noise_seed)
         moved = mean_update(config, mean.values, self._masters, weights)
-        self.weights, self._optimizer = config.optimizer.apply(self.weights, moved, self._optimizer)
+        self.weights, self._optimizer = take_step(
+            config, self.round_index, self.weights, moved, self._optimizer
+        )
         self.round_index += 1
         self._opened = {}
         return RoundReport(tiers=tiers)

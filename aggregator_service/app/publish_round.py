@@ -11,7 +11,7 @@ from aggregator_service.app.adapter_files import load_masters, load_state, put_s
 from aggregator_service.app.fold_updates import load_accumulator
 from aggregator_service.app.follow_up import follow_up
 from aggregator_service.domain.adapters import Adapter
-from aggregator_service.domain.averaging import average
+from aggregator_service.domain.averaging import average, take_step
 from aggregator_service.domain.downloads import Masters, mean_update
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import Round, RoundState
@@ -73,8 +73,8 @@ class PublishRound:
             "publish_tiers", lambda tx: tx.updates.weights_by_tier(folding.id)
         )
         moved = mean_update(config, mean.values, masters_of, by_tier)
-        weights, state = config.optimizer.apply(
-            masters_of("").weights, moved, load_state(self.blobs, base)
+        weights, state = take_step(
+            config, folding.index, masters_of("").weights, moved, load_state(self.blobs, base)
         )
         weights_key, weights_sha256 = put_weights(self.blobs, task.id, weights)
         return Adapter(

@@ -1,4 +1,4 @@
-"""What a round's exact sums become: the mean update that the server's optimizer takes."""
+"""What a round's exact sums become: a mean, and the step of the server's optimizer by it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from aggregator_service.domain.tasks import TaskConfig
 from flasc_core.fold import Accumulator
 from flasc_core.layout import Role
 from flasc_core.noise import draw_noise
+from flasc_core.server_update import OptimizerState
 
-__all__ = ["Mean", "average"]
+__all__ = ["Mean", "average", "take_step"]
 
 _ALL_ROLES: Final = frozenset(Role)
 
@@ -44,8 +45,33 @@ def average(
     noise = draw_noise(noise_seed, layout.dim, privacy.deviation)
     # On all that an update could hold, sent by anybody or not. Roles that the round does not take
     # are refused from everybody: their sums are 0 and tell nothing.
-    uploads = [config.plan(round_index, tier).upload for tier in config.tier_names]
-    taken = {role for upload in uploads for group in upload.groups for role in group.roles}
-    noise[layout.indices_of(_ALL_ROLES - taken)] = 0
+    noise[_not_taken(config, round_index)] = 0
     goal = config.policy.goal
     return Mean(values=replace(total, sums=total.sums + noise).mean(goal), divisor=goal)
+
+
+def take_step(
+    config: TaskConfig,
+    round_index: int,
+    weights: NDArray[np.float32],
+    mean_update: NDArray[np.float64],
+    state: OptimizerState,
+) -> tuple[NDArray[np.float32], OptimizerState]:
+    """Return the next weights, shape (dim,), and the optimizer's state after them.
+
+    Roles that no plan of the round takes keep their weights and moments: momentum would carry them
+    on, and weight decay shrink them, in rounds in which they are said to be frozen.
+    """
+    moved, after = config.optimizer.apply(weights, mean_update, state)
+    held = _not_taken(config, round_index)
+    moved[held] = weights[held]
+    for name, slot in after.slots.items():
+        slot[held] = state.slots[name][held]
+    return moved, after
+
+
+def _not_taken(config: TaskConfig, round_index: int) -> NDArray[np.int64]:
+    """Return the coordinates of the roles that no tier's plan lets come up in this round."""
+    uploads = [config.plan(round_index, tier).upload for tier in config.tier_names]
+    taken = {role for upload in uploads for group in upload.groups for role in group.roles}
+    return config.layout.indices_of(_ALL_ROLES - taken)

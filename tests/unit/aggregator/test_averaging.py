@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aggregator_service.domain.averaging import average
+from aggregator_service.domain.averaging import average, take_step
 from aggregator_service.domain.tasks import Tier
 from flasc_core.base import InitialBase
 from flasc_core.fold import Accumulator
 from flasc_core.layout import Role
 from flasc_core.methods import FfaLora, Flasc, HeadOnly, Method, RoLora
+from flasc_core.server_update import AdamW, ServerOptimizer, Sgd
 from flasc_core.sparse import SparseVector
 from tests.builders import a_config, a_layout, a_policy, a_privacy, digest
 
@@ -93,3 +94,32 @@ def test_noise_covers_what_any_tier_may_send() -> None:
 def test_a_private_mean_without_a_seed_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="seed"):
         average(a_config(privacy=a_privacy()), two_updates(), 0, None)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [AdamW(learning_rate=0.1, weight_decay=0.1), Sgd(learning_rate=0.1, momentum=0.9)]
+)
+def test_a_role_that_takes_turns_does_not_move_while_it_is_frozen(
+    optimizer: ServerOptimizer,
+) -> None:
+    config = a_config(method=RoLora(), optimizer=optimizer)
+    weights, state = np.ones(LAYOUT.dim, dtype=np.float32), optimizer.init(LAYOUT.dim)
+    a, b = (LAYOUT.indices_of([role]) for role in (Role.LORA_A, Role.LORA_B))
+
+    for round_index, (trained, frozen) in enumerate([(b, a), (a, b), (b, a)]):
+        mean = np.zeros(LAYOUT.dim)
+        mean[trained] = 0.5
+        after, state_after = take_step(config, round_index, weights, mean, state)
+        assert (after[frozen] == weights[frozen]).all()
+        assert (after[trained] != weights[trained]).all()
+        for name, slot in state_after.slots.items():
+            assert (slot[frozen] == state.slots[name][frozen]).all()
+        weights, state = after, state_after
+
+
+def test_a_step_changes_nothing_in_place() -> None:
+    config = a_config(method=HeadOnly(), optimizer=AdamW(learning_rate=0.1))
+    weights, state = np.ones(LAYOUT.dim, dtype=np.float32), config.optimizer.init(LAYOUT.dim)
+    take_step(config, 0, weights, np.full(LAYOUT.dim, 0.5), state)
+    assert (weights == 1).all()
+    assert not any(slot.any() for slot in state.slots.values())
