@@ -35,8 +35,9 @@ class Run:
 class Row:
     """One configuration over its seeds; accuracies are fractions, bytes are of one run.
 
-    `saving` is dense float32's bytes, both ways, over those that were sent. Deviations are between
-    seeds, None for one. Shares are of the values that were sent by LoRA's A, B and the head.
+    `saving` is what the largest adapter that is compared would send dense in float32, both ways to
+    and from the same devices, over what was sent. Deviations are between seeds, None for one.
+    Shares are of the values that were sent by LoRA's A, B and the head.
     """
 
     name: str
@@ -79,7 +80,8 @@ def compare(runs: Sequence[Run]) -> list[Row]:
 
     ValueError where one name stands for several configurations, or a seed is there twice.
     """
-    rows = [_row(name, group) for name, group in _by_name(runs).items()]
+    largest = max((run.result["dim"] for run in runs), default=0)
+    rows = [_row(name, group, largest) for name, group in _by_name(runs).items()]
     return sorted(rows, key=lambda row: (-row.accuracy, row.name))
 
 
@@ -119,7 +121,7 @@ def _by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def _row(name: str, runs: Sequence[Run]) -> Row:
+def _row(name: str, runs: Sequence[Run], largest: int) -> Row:
     results = [run.result for run in runs]
     down = fmean(result["payload_bytes_down"] for result in results)
     up = fmean(result["payload_bytes_up"] for result in results)
@@ -134,7 +136,7 @@ def _row(name: str, runs: Sequence[Run]) -> Row:
         rounds=results[0]["rounds"],
         payload_bytes_down=round(down),
         payload_bytes_up=round(up),
-        saving=fmean(result["dense_float32_bytes"] for result in results) / (down + up),
+        saving=fmean(2 * 4 * largest * result["devices"] for result in results) / (down + up),
         shares_down=_mean_shares(results, "shares_down"),
         shares_up=_mean_shares(results, "shares_up"),
         tier_accuracies={

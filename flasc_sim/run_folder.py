@@ -9,7 +9,7 @@ weights.safetensors  the server's own weights
 lock                 held by the process that works on the run
 machine.json         processor, versions and time: what may differ where all else is the same
 result.json          the run summed up; written last, so that a run with it is finished
-failure.json         in place of it where training failed, as where it diverges: when, and why
+failure.json         in its place where training failed, as where it diverges: when, and why
 """
 
 from __future__ import annotations
@@ -47,13 +47,9 @@ _PACKAGES: Final = ("numpy", "peft", "torch", "transformers")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Equal settings fail alike: whoever runs them again gets the same.
-
-    `round` is from 1, and `payload_bytes` what the rounds before it moved, both ways.
-    """
+    """Equal settings fail alike: whoever runs them again gets the same. `round` is from 1."""
 
     round: int
-    payload_bytes: int
     reason: str
 
 
@@ -115,21 +111,23 @@ class RunFolder:
 
     def finish(self, simulation: Simulation, workload: Workload) -> None:
         """Write the results of a run that is done; repeating writes the same."""
-        write_records(self.path / "rounds.parquet", RoundRecord, simulation.rounds)
-        write_records(self.path / "evaluations.parquet", EvaluationRecord, simulation.evaluations)
+        self._write_records(simulation)
         self._write_adapter(simulation)
-        write_whole(self.path / "machine.json", _json(_machine(simulation.cpu_seconds)))
         write_whole(self.path / "result.json", _json(_result(simulation, workload)))
         (self.path / "checkpoint").unlink(missing_ok=True)
 
     def fail(self, simulation: Simulation, reason: str) -> Failure:
         """Write that the round after the last one failed; the run is not begun again."""
-        moved = sum(one.payload_bytes_down + one.payload_bytes_up for one in simulation.rounds)
-        failure = Failure(round=simulation.rounds_done + 1, payload_bytes=moved, reason=reason)
-        write_whole(self.path / "machine.json", _json(_machine(simulation.cpu_seconds)))
+        failure = Failure(round=simulation.rounds_done + 1, reason=reason)
+        self._write_records(simulation)
         write_whole(self.path / "failure.json", _json(asdict(failure)))
         (self.path / "checkpoint").unlink(missing_ok=True)
         return failure
+
+    def _write_records(self, simulation: Simulation) -> None:
+        write_records(self.path / "rounds.parquet", RoundRecord, simulation.rounds)
+        write_records(self.path / "evaluations.parquet", EvaluationRecord, simulation.evaluations)
+        write_whole(self.path / "machine.json", _json(_machine(simulation.cpu_seconds)))
 
     def _write_adapter(self, simulation: Simulation) -> None:
         config, federation = simulation.config, simulation.federation

@@ -36,7 +36,7 @@ def compare(
 ) -> None:
     """Show what each configuration reached over its seeds, and the bytes that it took.
 
-    The saving is dense float32's bytes, both ways, over those that were sent.
+    The saving is what the largest adapter of them would send dense in float32, over what was sent.
     """
     from flasc_sim import comparison
 

@@ -40,10 +40,12 @@ class Outcome:
     rounds: int
     accuracy: float
     payload_bytes: int
+    # Training failed in the round after; the accuracy is 0.
+    failed: bool = False
 
     @property
     def is_whole(self) -> bool:
-        return self.round == self.rounds
+        return self.round == self.rounds and not self.failed
 
     @property
     def projected_bytes(self) -> float:

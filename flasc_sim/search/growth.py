@@ -9,7 +9,7 @@ each other, and keep the better. Stop when neither improves, or when the goal or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from flasc_sim.search.goals import Goal, Measure, Outcome, measured
@@ -56,14 +56,20 @@ def grow(
 
 def _larger(smaller: Candidate, space: SearchSpace, factor: int) -> list[Candidate]:
     """The one with the larger rank first."""
-    rivals = (
-        replace(smaller, rank=smaller.rank * factor),
-        replace(smaller, density=smaller.density * factor),
+    larger = (
+        (smaller.rank * factor, smaller.density),
+        (smaller.rank, smaller.density * factor),
     )
     return [
-        rival
-        for rival in rivals
-        if rival.rank <= space.ranks[-1] and rival.density <= space.densities[-1]
+        space.candidate(
+            rank=rank,
+            density=density,
+            head_density=smaller.head_density,
+            encoding=smaller.encoding,
+            base=smaller.base,
+        )
+        for rank, density in larger
+        if rank <= space.ranks[-1] and density <= space.densities[-1]
     ]
 
 

@@ -139,10 +139,8 @@ class _Proposals:
         return self._space.candidate(**chosen), trial
 
     def _numbers(self, candidate: Candidate) -> dict[str, int]:
-        return {
-            name: values.index(getattr(candidate, name))
-            # A dense candidate's head may be none of the space's densities.
-            if getattr(candidate, name) in values
-            else 0
-            for name, values in self._axes.items()
-        }
+        chosen = {name: getattr(candidate, name) for name in self._axes}
+        if chosen["head_density"] not in self._axes["head_density"]:
+            # A dense candidate's head, which was ranked with the rest as it was drawn.
+            chosen["head_density"] = 0.0
+        return {name: values.index(chosen[name]) for name, values in self._axes.items()}

@@ -119,7 +119,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         **asdict(outcome.candidate),
         "round": outcome.round,
         "rounds": outcome.rounds,
-        "state": "FINISHED" if outcome.is_whole else "STOPPED",
+        "state": _state(outcome),
         "accuracy": outcome.accuracy,
         "payload_bytes": outcome.payload_bytes,
         "projected_bytes": round(outcome.projected_bytes),
@@ -171,3 +171,9 @@ def _told(row: Mapping[str, Any], name: str) -> str:
             return f"{row[name]} of {row['rounds']}"
         case _:
             return str(row[name])
+
+
+def _state(outcome: Outcome) -> str:
+    if outcome.failed:
+        return "FAILED"
+    return "FINISHED" if outcome.is_whole else "STOPPED"

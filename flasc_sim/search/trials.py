@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from client_sdk import TrainingFailed
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
-from flasc_sim.run_folder import Failure, RunFolder
+from flasc_sim.run_folder import RunFolder
 from flasc_sim.search.goals import Outcome, Outcomes
 from flasc_sim.search.space import Candidate
 from flasc_sim.settings import RunSettings, SettingsError, read_settings
@@ -81,17 +81,16 @@ class Trials:
         table = {**candidate.apply_to(self._table), "name": candidate.name}
         settings, folder = read_settings(table, name=candidate.name), self.run_folder(candidate)
         with folder.held_for(settings):
-            if folder.failure is None:
-                for stage in self._stages(settings, folder):
-                    yield self._outcome(candidate, settings, stage)
+            for stage in self._stages(settings, folder):
+                yield self._outcome(candidate, settings, stage)
             if folder.failure is not None:
-                yield self._failed(candidate, folder.failure)
+                yield self._failed(candidate, folder)
 
     def _stages(self, settings: RunSettings, folder: RunFolder) -> Iterator[_Stage]:
         """Yield the records up to each evaluation in turn; all that is yielded is on disk."""
-        if folder.is_finished:
+        if folder.is_finished or folder.failure is not None:
             yield from _stages_of(
-                read_records(folder.path / "rounds.parquet", RoundRecord),
+                _rounds_in(folder),
                 read_records(folder.path / "evaluations.parquet", EvaluationRecord),
             )
             return
@@ -124,18 +123,28 @@ class Trials:
             round=done,
             rounds=self._rounds,
             accuracy=fmean(score.accuracy for score in evaluations if score.round in final),
-            payload_bytes=sum(one.payload_bytes_down + one.payload_bytes_up for one in rounds),
+            payload_bytes=_payload_bytes(rounds),
         )
 
-    def _failed(self, candidate: Candidate, failure: Failure) -> Outcome:
+    def _failed(self, candidate: Candidate, folder: RunFolder) -> Outcome:
+        rounds = _rounds_in(folder)
         return Outcome(
             candidate=candidate,
-            # Of a run that failed at once there is nothing to tell, and yet it was tried.
-            round=max(1, failure.round - 1),
+            # A run that failed in its first round tells nothing, and yet it was tried.
+            round=max(1, len({one.round for one in rounds})),
             rounds=self._rounds,
             accuracy=0.0,
-            payload_bytes=max(1, failure.payload_bytes),
+            payload_bytes=max(1, _payload_bytes(rounds)),
+            failed=True,
         )
+
+
+def _rounds_in(folder: RunFolder) -> Sequence[RoundRecord]:
+    return read_records(folder.path / "rounds.parquet", RoundRecord)
+
+
+def _payload_bytes(rounds: Sequence[RoundRecord]) -> int:
+    return sum(one.payload_bytes_down + one.payload_bytes_up for one in rounds)
 
 
 def _stages_of(

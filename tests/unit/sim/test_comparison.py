@@ -46,6 +46,17 @@ def test_seeds_of_one_name_make_one_row(runs: Path) -> None:
     assert sum(dense.shares_down.values()) == pytest.approx(1)
 
 
+def test_a_lower_rank_saves_what_a_higher_one_would_send(runs: Path, tmp_path: Path) -> None:
+    low = a_run("ending.rounds=3", "name=low", "adapter.rank=1", DENSE)
+    run(low, a_workload, RunFolder(path=tmp_path / "low"))
+    alone = {row.name: row for row in compare(find_runs([tmp_path]))}["low"]
+    beside = {row.name: row for row in compare(find_runs([tmp_path, runs]))}
+    higher = beside["dense"]
+    assert beside["low"].saving == pytest.approx(
+        alone.saving * higher.parameters / alone.parameters
+    )
+
+
 def test_rows_come_best_first(runs: Path) -> None:
     accuracies = [row.accuracy for row in compare(find_runs([runs]))]
     assert accuracies == sorted(accuracies, reverse=True)

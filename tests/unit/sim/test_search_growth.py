@@ -99,3 +99,12 @@ def test_of_rivals_that_are_as_accurate_the_cheaper_is_kept() -> None:
 
 def test_what_is_no_more_accurate_is_no_improvement() -> None:
     assert kept(grow(SPACE, AMPLE, Table(lambda _: 0.5))) == [(4, 1 / 16), None]
+
+
+def test_a_rival_of_density_one_is_the_candidate_that_the_space_has() -> None:
+    space = SearchSpace(
+        ranks=(1,), densities=(0.5, 1.0), head_densities=(0.0,), encodings=("int8",)
+    )
+    table = Table(lambda one: one.density)
+    grow(space, AMPLE, table)
+    assert set(table.asked) <= set(space.candidates)

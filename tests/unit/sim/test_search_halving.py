@@ -92,3 +92,13 @@ def test_the_journal_tells_of_every_trial_and_is_written_anew(tmp_path: Path) ->
 def test_two_rungs_lie_below_the_whole_run(rounds: int, rung: int) -> None:
     assert first_rung(rounds, 3) == rung
     assert rung * 9 >= rounds
+
+
+def test_a_dense_candidate_is_drawn_again_as_it_was_made() -> None:
+    # Its head has a density that the space does not name, and which is not the first of them.
+    space = SearchSpace(
+        ranks=(1,), densities=(0.5, 1.0), head_densities=(0.5, 0.0), encodings=("int8",)
+    )
+    table = Table(accuracy)
+    halve(space, BUDGET, table, rounds=ROUNDS, trials=len(space.candidates))
+    assert set(table.asked) == set(space.candidates)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
 from flasc_sim.run_folder import RunFolder
 from flasc_sim.search.goals import Outcome, TargetAccuracy
@@ -93,8 +94,29 @@ def test_what_a_stopped_run_has_shown_is_read_without_loading(tmp_path: Path) ->
 def test_a_run_that_diverges_is_worth_nothing_and_is_not_run_again(tmp_path: Path) -> None:
     diverging = ("training.learning_rate=1e5", "training.local_epochs=9")
     (outcome,) = outcomes(trials(tmp_path, a_workload, nothing, *diverging))
-    assert (outcome.accuracy, outcome.is_whole) == (0.0, False)
+    assert (outcome.accuracy, outcome.failed, outcome.is_whole) == (0.0, True, False)
     assert outcomes(trials(tmp_path, never, nothing, *diverging)) == [outcome]
+
+
+def test_what_a_run_showed_before_it_failed_is_read_as_it_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Simulation.advance
+
+    def diverge_in_the_fifth(simulation: Simulation) -> None:
+        if simulation.rounds_done == 4:
+            raise TrainingFailed("the loss is not finite")
+        advance(simulation)
+
+    monkeypatch.setattr(Simulation, "advance", diverge_in_the_fifth)
+    seen = outcomes(trials(tmp_path))
+    assert [(one.round, one.failed) for one in seen] == [(2, False), (4, False), (4, True)]
+    assert seen[1].payload_bytes == seen[2].payload_bytes
+    assert outcomes(trials(tmp_path, never)) == seen
+
+
+def test_a_search_goes_on_past_runs_that_diverge(tmp_path: Path) -> None:
+    diverging = ("training.learning_rate=1e5", "training.local_epochs=9")
     assert halve(
         SPACE, GOAL, trials(tmp_path, a_workload, nothing, *diverging).measure, rounds=6, trials=2
     )
