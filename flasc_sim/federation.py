@@ -188,6 +188,9 @@ class Federation:
             tiers.setdefault(update.tier, TierReport()).count(
                 self._opened[update.tier].assignment, self._opened[update.tier].mask, update
             )
+        # Also of tiers that nobody was of: a later round may rank by the version that ends here.
+        for tier in config.tier_names:
+            self._masters(tier)
         mean = average(config, total, self.round_index, noise_seed)
         moved = mean_update(config, mean.values, self._masters, weights)
         self.weights, self._optimizer = take_step(

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from admin_api.schemas.common import Input, Output, Positive
+from aggregator_service.domain.averaging import count_taken
 from aggregator_service.domain.privacy import Budget, PrivacyMode, Reservation
 from aggregator_service.domain.tasks import TaskConfig
 
@@ -58,7 +59,7 @@ class PrivacyView(Output):
         description="Of the noise on a round's sum, in each value.", examples=[0.5]
     )
     noise_to_signal: float = Field(
-        description="Expected norm of the noise over the largest that a round's mean can have.",
+        description="Expected norm of the next round's noise over the largest of its mean.",
         examples=[0.3],
     )
 
@@ -77,7 +78,9 @@ class PrivacyView(Output):
             rounds_published=budget.rounds_published,
             is_exhausted=budget.is_exhausted,
             noise_deviation=privacy.deviation,
-            noise_to_signal=privacy.noise_to_signal(config.layout.dim, config.policy.goal),
+            noise_to_signal=privacy.noise_to_signal(
+                count_taken(config, budget.rounds_published), config.policy.goal
+            ),
         )
 
 

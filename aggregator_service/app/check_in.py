@@ -86,8 +86,8 @@ class CheckIn:
             if existing.state is AssignmentState.TRAINING and now < existing.expires_at:
                 return Assigned(task=task, round=current, assignment=existing)
             return wait
-        is_open = task.state is TaskState.RUNNING and not _must_rest(tx, task, current, device_id)
-        return None if is_open and may_take_part(tx, task, current, device_id) else wait
+        is_open = task.state is TaskState.RUNNING and _may_join(tx, task, current, device_id)
+        return None if is_open else wait
 
     def _assign(
         self, tx: Transaction, device_id: UUID, query: Query, now: datetime
@@ -101,7 +101,9 @@ class CheckIn:
         if task is None or current is None:
             raise AssertionError("a task and its rounds are never removed")
         seats = seats_of(tx, current)
-        if not _admits(current, now) or not tx.rounds.take_seat(current.id, seats):
+        # Another round may have come since the device was looked at.
+        admitted = _admits(current, now) and _may_join(tx, task, current, device_id)
+        if not admitted or not tx.rounds.take_seat(current.id, seats):
             return RetryLater(policy=task.config.policy)
         device = tx.devices.get(device_id)
         if device is None:
@@ -135,6 +137,11 @@ def _check_model(task: Task, query: Query) -> None:
 def _admits(current: Round, now: datetime) -> bool:
     deadline = current.deadline
     return current.state is RoundState.COLLECTING and deadline is not None and now < deadline
+
+
+def _may_join(tx: Transaction, task: Task, current: Round, device_id: UUID) -> bool:
+    rests = _must_rest(tx, task, current, device_id)
+    return not rests and may_take_part(tx, task, current, device_id)
 
 
 def _must_rest(tx: Transaction, task: Task, current: Round, device_id: UUID) -> bool:

@@ -49,6 +49,10 @@ class OpenRound:
             current = tx.rounds.get(pending.id, Lock.EXCLUSIVE)
             if current is None or current.state is not RoundState.PENDING:
                 return
+            # An operator may have paused it while a reservation or a download was made.
+            steered = tx.tasks.get(task.id)
+            if steered is None or steered.state is not TaskState.RUNNING:
+                return
             if planned is not None and not keep_reservation(tx, task.config, planned):
                 _pause(tx, task.id, self.now())
                 return

@@ -14,7 +14,7 @@ from flasc_core.layout import Role
 from flasc_core.noise import draw_noise
 from flasc_core.server_update import OptimizerState
 
-__all__ = ["Mean", "average", "take_step"]
+__all__ = ["Mean", "average", "count_taken", "take_step"]
 
 _ALL_ROLES: Final = frozenset(Role)
 
@@ -68,6 +68,11 @@ def take_step(
     for name, slot in after.slots.items():
         slot[held] = state.slots[name][held]
     return moved, after
+
+
+def count_taken(config: TaskConfig, round_index: int) -> int:
+    """Return how many values an update of this round could hold, and noise is put on."""
+    return config.layout.dim - _not_taken(config, round_index).size
 
 
 def _not_taken(config: TaskConfig, round_index: int) -> NDArray[np.int64]:

@@ -36,6 +36,8 @@ __all__ = ["Budget", "Draw", "Privacy", "PrivacyMode", "Reservation", "draw_coho
 
 # A draw's numbers fit every database's signed integers.
 _DRAW_BITS: Final = 62
+# Above, noise in multiples of 2**-40 has more bits than the float64 deviates that it is made of.
+_LARGEST_DEVIATION: Final = 256.0
 
 
 @unique
@@ -149,6 +151,8 @@ class Privacy:
                 "noise_multiplier must lie between 0.1 and 10,000": (
                     0.1 <= self.noise_multiplier <= 1e4
                 ),
+                "clip_norm x noise_multiplier must be at most 256, or noise would lack its last "
+                "digits": self.deviation <= _LARGEST_DEVIATION,
                 "epsilon must lie above 0 and at most at 10,000": 0 < self.epsilon <= 1e4,
                 "delta must lie between 1e-30 and 0.01": 1e-30 <= self.delta <= 0.01,
             }
@@ -231,14 +235,14 @@ def draw_cohort(
 ) -> Draw | None:
     """Return the draw among the devices `enrolled` before `now`; None where they are too few.
 
-    A larger population than the configured one only makes a device's part in the round rarer.
+    Fewer than the configured population would do for the accounting, but not for the task: rounds
+    of few or no devices cost as much of the budget. More only make a device's part rarer.
     """
-    population = privacy.population or 0
     numbers = sorted(_number(seed, device_id) for device_id in enrolled)
-    if privacy.mode is PrivacyMode.POISSON:
-        threshold = (goal << _DRAW_BITS) // max(population, len(numbers))
-    elif len(numbers) < population:
+    if len(numbers) < (privacy.population or 0):
         return None
+    if privacy.mode is PrivacyMode.POISSON:
+        threshold = (goal << _DRAW_BITS) // len(numbers)
     else:
         threshold = numbers[goal - 1] + 1
     devices = sum(number < threshold for number in numbers)

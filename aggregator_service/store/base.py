@@ -181,7 +181,7 @@ class Assignments(Protocol):
         """The most of this device's accepted updates in the task; 0 before the first."""
 
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
-        """Number of the last round in which this device's update was accepted."""
+        """Number of the last round in which an update of this device was accepted, as above."""
 
     def add_bytes(self, assignment_id: UUID, *, down: int = 0, up: int = 0) -> None:
         """Adds to the byte ledger; no revision is checked or raised."""

@@ -201,6 +201,9 @@ def test_the_last_accepted_round_is_the_highest_of_the_device_in_the_task(store:
             store, an_assignment(a_stored_round(store, task, number=number), device, state=state)
         )
     stored(store, an_assignment(a_stored_round(store, other, number=9), device, state=ACCEPTED))
+    # Nothing came of it: whoever was in it need not rest.
+    aborted = a_round(task, state=RoundState.ABORTED, number=4)
+    stored(store, aborted, an_assignment(aborted, device, state=ACCEPTED))
 
     def last(device_id: UUID) -> int | None:
         return store.read("last", lambda tx: tx.assignments.last_accepted_round(task.id, device_id))

@@ -154,13 +154,7 @@ class MemoryAssignments:
         return sum(one.state is state for one in self._of_round(round_id))
 
     def participations(self, task_id: UUID, device_id: UUID) -> int:
-        return sum(
-            one.task_id == task_id
-            and one.device_id == device_id
-            and one.state is AssignmentState.ACCEPTED
-            and self.tables.rounds[one.round_id].state is not RoundState.ABORTED
-            for one in self.tables.assignments.values()
-        )
+        return len(self._took_part(task_id, device_id))
 
     def tier_steps(self, task_id: UUID, device_id: UUID) -> int:
         return max(
@@ -175,14 +169,18 @@ class MemoryAssignments:
         )
 
     def last_accepted_round(self, task_id: UUID, device_id: UUID) -> int | None:
+        rounds = self._took_part(task_id, device_id)
+        return max((one.number for one in rounds), default=None)
+
+    def _took_part(self, task_id: UUID, device_id: UUID) -> list[Round]:
         accepted = (
-            self.tables.rounds[one.round_id].number
+            self.tables.rounds[one.round_id]
             for one in self.tables.assignments.values()
             if one.task_id == task_id
             and one.device_id == device_id
             and one.state is AssignmentState.ACCEPTED
         )
-        return max(accepted, default=None)
+        return [one for one in accepted if one.state is not RoundState.ABORTED]
 
     def add_bytes(self, assignment_id: UUID, *, down: int = 0, up: int = 0) -> None:
         known = self.tables.bytes_of.get(assignment_id)

@@ -80,9 +80,9 @@ class SqlAssignments:
         return int(self.connection.execute(query).scalar_one())
 
     def participations(self, task_id: UUID, device_id: UUID) -> int:
-        query = _over_accepted(func.count(), task_id, device_id)
-        is_held = rounds.c.state != RoundState.ABORTED.value
-        taken: int = self.connection.execute(query.where(is_held)).scalar_one()
+        taken: int = self.connection.execute(
+            _over_accepted(func.count(), task_id, device_id)
+        ).scalar_one()
         return taken
 
     def tier_steps(self, task_id: UUID, device_id: UUID) -> int:
@@ -307,7 +307,7 @@ def _finite(number: float) -> float:
 
 
 def _over_accepted(what: ColumnElement[Any], task_id: UUID, device_id: UUID) -> Select[Any]:
-    """Over the rounds in which an update of this device was accepted."""
+    """Over the rounds in which an update of this device was accepted, and that were not aborted."""
     return (
         select(what)
         .select_from(assignments.join(rounds, rounds.c.id == assignments.c.round_id))
@@ -315,5 +315,6 @@ def _over_accepted(what: ColumnElement[Any], task_id: UUID, device_id: UUID) -> 
             assignments.c.task_id == task_id,
             assignments.c.device_id == device_id,
             assignments.c.state == AssignmentState.ACCEPTED.value,
+            rounds.c.state != RoundState.ABORTED.value,
         )
     )

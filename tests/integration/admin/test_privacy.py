@@ -9,6 +9,8 @@ import pytest
 
 from aggregator_service.domain.privacy import PrivacyMode
 from aggregator_service.domain.rounds import RoundState
+from flasc_core.layout import Role
+from flasc_core.methods import HeadOnly
 from tests.builders import (
     NOW,
     a_config,
@@ -45,6 +47,14 @@ def test_a_task_tells_its_budget_and_what_is_spent_of_it(operator: Operator) -> 
         "noise_deviation": 1.0,
         "noise_to_signal": pytest.approx(2 * 24**0.5 / 3),
     }
+
+
+def test_noise_is_told_of_the_values_that_get_any(operator: Operator) -> None:
+    task = a_task(config=a_config(privacy=a_privacy(), method=HeadOnly()))
+    stored(operator.store, task)
+    shown = operator.get(f"/v1/tasks/{task.id}").json()["privacy"]
+    head = task.config.layout.size_of([Role.HEAD])
+    assert shown["noise_to_signal"] == pytest.approx(head**0.5 / task.config.policy.goal)
 
 
 def test_a_round_tells_what_it_reserved_and_no_secret(operator: Operator) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.adapter_files import load_weights
-from aggregator_service.app.check_in import Assigned, RetryLater
+from aggregator_service.app.check_in import Assigned, CheckIn, RetryLater
 from aggregator_service.app.enroll_device import EnrollDevice
 from aggregator_service.app.open_round import OpenRound
 from aggregator_service.app.retract_update import RetractUpdate
@@ -353,6 +353,19 @@ def test_none_but_drawn_devices_get_work_and_the_round_waits_for_all_of_them(
     assert len(world.published) >= 2
 
 
+def test_a_device_is_held_to_the_draw_of_the_round_that_it_gets(
+    worlds: Callable[[], OneTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = opened(worlds(), a_drawn_privacy(PrivacyMode.FIXED_SIZE, 9, epsilon=200.0), devices=9)
+    reserved = reservation_of(world, world.rounds[-1])
+    assert reserved is not None
+    assert reserved.draw is not None
+    out = next(n for n in range(9) if not reserved.draw.takes(world.devices[n], NOW))
+    # As where the look still saw the round before, whose draw had the device in it.
+    monkeypatch.setattr(CheckIn, "_look", lambda *_: None)
+    assert isinstance(asked(world, out), RetryLater)
+
+
 @pytest.mark.parametrize("mode", [PrivacyMode.POISSON, PrivacyMode.FIXED_SIZE])
 def test_a_drawn_round_is_published_even_if_nobody_comes(
     worlds: Callable[[], OneTask], mode: PrivacyMode
@@ -368,8 +381,11 @@ def test_a_drawn_round_is_published_even_if_nobody_comes(
     assert 0 < spread < 6 * privacy.deviation / 3
 
 
-def test_a_fixed_cohort_waits_for_its_population(worlds: Callable[[], OneTask]) -> None:
-    privacy = a_drawn_privacy(PrivacyMode.FIXED_SIZE, 5, epsilon=200.0)
+@pytest.mark.parametrize("mode", [PrivacyMode.POISSON, PrivacyMode.FIXED_SIZE])
+def test_a_drawn_cohort_waits_for_its_population(
+    worlds: Callable[[], OneTask], mode: PrivacyMode
+) -> None:
+    privacy = a_drawn_privacy(mode, 5, epsilon=200.0)
     world = opened(worlds(), privacy, devices=4)
     assert [one.state for one in world.rounds] == [RoundState.PENDING]
     assert budget_of(world).rounds_reserved == 0

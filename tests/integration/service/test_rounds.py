@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.adapter_files import load_weights
+from aggregator_service.app.open_round import OpenRound
 from aggregator_service.app.steer_task import SteerTask
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.assignments import AssignmentState, Evaluation
@@ -206,6 +207,18 @@ class TestSteering:
         assert states_of(live, task) == [RoundState.PUBLISHED, RoundState.PENDING]
         steer(live, task, TaskState.RUNNING)
         assert states_of(live, task) == [RoundState.PUBLISHED, RoundState.COLLECTING]
+
+    def test_a_round_that_is_being_opened_does_not_open_in_a_pause(self, live: LiveService) -> None:
+        task = live.create_task(policy=ALONE)
+        device = live.device()
+        given = device.assignment("a-task")
+        steer(live, task, TaskState.PAUSED)
+        device.submit(given, PAYLOAD)
+        live.settle()
+        # A driver that looked before the pause, and comes to the end of its work after it.
+        assert task.state is TaskState.RUNNING
+        OpenRound(store=live.store, blobs=live.blobs, now=utc_now)(task, live.latest_round(task))
+        assert states_of(live, task) == [RoundState.PUBLISHED, RoundState.PENDING]
 
     def test_a_round_that_is_aborted_in_a_pause_is_followed_after_it(
         self, live: LiveService

@@ -86,6 +86,12 @@ def test_nothing_that_depends_on_others_goes_with_a_drawn_cohort(
         check(a_drawn(), replace(DRAWN, **change))
 
 
+def test_noise_that_the_grid_could_not_hold_is_refused() -> None:
+    check(a_privacy(clip_norm=128.0, noise_multiplier=2.0))
+    with pytest.raises(Refusal, match="at most 256"):
+        check(a_privacy(clip_norm=128.0, noise_multiplier=2.01))
+
+
 def test_devices_of_private_tasks_count_alike() -> None:
     with pytest.raises(Refusal, match="max_weight"):
         check(a_privacy(), max_weight=2)
@@ -189,11 +195,10 @@ def test_more_devices_than_configured_make_each_one_rarer() -> None:
     assert sum(sizes) / 200 == pytest.approx(10, abs=1.1)
 
 
-def test_fewer_devices_than_configured_make_no_fixed_cohort() -> None:
-    fixed = a_drawn(PrivacyMode.FIXED_SIZE)
-    assert draw_cohort(fixed, 10, A_THOUSAND, SEED, NOW) is not None
-    assert draw_cohort(fixed, 10, A_THOUSAND[:-1], SEED, NOW) is None
-    assert draw_cohort(a_drawn(), 10, [], SEED, NOW) is not None
+@pytest.mark.parametrize("mode", [PrivacyMode.POISSON, PrivacyMode.FIXED_SIZE])
+def test_fewer_devices_than_configured_make_no_cohort(mode: PrivacyMode) -> None:
+    assert draw_cohort(a_drawn(mode), 10, A_THOUSAND, SEED, NOW) is not None
+    assert draw_cohort(a_drawn(mode), 10, A_THOUSAND[:-1], SEED, NOW) is None
 
 
 def test_a_device_that_came_after_the_draw_is_in_none() -> None:
