@@ -8,7 +8,14 @@ from typing import Final, TypeAlias
 
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["JsonValue", "read_integer", "read_number", "read_text", "refuse_unknown_keys"]
+__all__ = [
+    "JsonValue",
+    "read_flag",
+    "read_integer",
+    "read_number",
+    "read_text",
+    "refuse_unknown_keys",
+]
 
 JsonValue: TypeAlias = (
     "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
@@ -40,6 +47,14 @@ def read_text(data: Mapping[str, JsonValue], key: str) -> str:
     value = data.get(key)
     if not isinstance(value, str):
         raise Refusal(Reason.CONFIGURATION, f"{key} must be a string", field=key)
+    return value
+
+
+def read_flag(data: Mapping[str, JsonValue], key: str) -> bool:
+    """Return true or false; refuses (CONFIGURATION) all else, and absence."""
+    value = data.get(key)
+    if not isinstance(value, bool):
+        raise Refusal(Reason.CONFIGURATION, f"{key} must be true or false", field=key)
     return value
 
 

@@ -35,6 +35,9 @@ class FlascBody(Input):
     download_density: Density = Field(examples=[0.25])
     upload_density: Density = Field(examples=[0.25])
     head_density: HeadDensity = None
+    upload_ranks_head: bool = Field(
+        default=False, description="The head is ranked with the rest on the way up all the same."
+    )
     decay: Density = 1.0
     decay_every: Positive = 1
     clip_norm: float = Field(default=0.0, ge=0, description="0: no clipping.")

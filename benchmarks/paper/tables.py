@@ -53,6 +53,9 @@ _ALL: Final = (
     *_BASELINES,
     *_FLASC,
     *_INITIAL,
+    "adapter-lth-head",
+    "sparse-adapter-1-4-head",
+    "federated-select-1-4-head",
     "upload-1-16",
     "download-1-16",
     "sparse-adapter-1-16",
@@ -103,6 +106,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             task="newsgroups",
             heading="20 Newsgroups, 350 clients in three tiers, MiniLM",
             methods=(
+                "tiers-flasc-paper",
                 "tiers-flasc",
                 "tiers-flasc-head",
                 "tiers-hetlora-rank",

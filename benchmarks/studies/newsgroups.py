@@ -116,7 +116,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for number, (seed, variant) in enumerate(runs, start=1):
         file = arguments.folder / f"{variant.name}_seed{seed}.json"
         # Looked at only now: another process may share the work.
-        if file.exists():
+        if file.exists() and json.loads(file.read_bytes())["rounds"] == arguments.rounds:
             continue
         corpus = corpus or _load_corpus(arguments.data)
         print(f"run {number} of {len(runs)}: {variant.name}, seed {seed}", flush=True)

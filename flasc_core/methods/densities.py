@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 from flasc_core.errors import Reason, Refusal
 from flasc_core.json_value import (
     JsonValue,
+    read_flag,
     read_integer,
     read_number,
     read_text,
@@ -114,6 +115,7 @@ def _read_optional_integer(data: Mapping[str, JsonValue], key: str) -> int | Non
 # By annotation, as `from __future__ import annotations` keeps them.
 _READERS: Final[Mapping[str, Callable[[Mapping[str, JsonValue], str], object]]] = MappingProxyType(
     {
+        "bool": read_flag,
         "float": read_number,
         "float | None": _read_optional_number,
         "int": read_integer,

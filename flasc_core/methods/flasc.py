@@ -27,14 +27,16 @@ class Flasc:
 
     Down go the largest weights, up come the largest changes, each ranked over the whole vector; all
     of it trains. With a `head_density` the head is ranked alone at that density, both ways and in
-    every round; without one it is ranked with the rest. Other densities fall by `decay` every
-    `decay_every` rounds and never keep less than one coordinate. Refuses CONFIGURATION for settings
-    out of range.
+    every round; without one it is ranked with the rest. `upload_ranks_head` has it ranked with the
+    rest on the way up all the same, as the authors' script for tiers does. Other densities fall by
+    `decay` every `decay_every` rounds and never keep less than one coordinate. Refuses
+    CONFIGURATION for settings out of range.
     """
 
     download_density: float
     upload_density: float
     head_density: float | None = None
+    upload_ranks_head: bool = False
     decay: float = 1.0
     decay_every: int = 1
     clip_norm: float = 0.0
@@ -51,19 +53,22 @@ class Flasc:
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         decay = self.decay ** (round_index // self.decay_every)
         return RoundPlan(
-            download=keep_shares(layout, self._shares(self.download_density * decay)),
+            download=keep_shares(layout, self._download(decay)),
             upload=UploadRule(
-                groups=keep_shares(layout, self._shares(self.upload_density * decay)),
-                clip_norm=self.clip_norm,
+                groups=keep_shares(layout, self._upload(decay)), clip_norm=self.clip_norm
             ),
         )
 
     def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
-        for density in (self.download_density, self.upload_density):
-            check_densities(layout, self._shares(density))
+        for shares in (self._download(), self._upload()):
+            check_densities(layout, shares)
 
     def to_json(self) -> dict[str, JsonValue]:
         return write_settings("flasc", self)
 
-    def _shares(self, density: float) -> list[Share]:
-        return shares_of(ALL_ROLES, density, self.head_density)
+    def _download(self, decay: float = 1.0) -> list[Share]:
+        return shares_of(ALL_ROLES, self.download_density * decay, self.head_density)
+
+    def _upload(self, decay: float = 1.0) -> list[Share]:
+        head_density = None if self.upload_ranks_head else self.head_density
+        return shares_of(ALL_ROLES, self.upload_density * decay, head_density)

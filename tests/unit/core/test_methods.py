@@ -111,6 +111,13 @@ def test_the_head_density_does_not_decay() -> None:
     )
 
 
+def test_a_head_may_go_down_whole_and_come_up_ranked_with_the_rest() -> None:
+    method = Flasc(download_density=0.5, upload_density=0.5, head_density=1, upload_ranks_head=True)
+    plan = method.plan(a_layout(a=50, b=50, head=10), 0)
+    assert plan.download == (KeepLargest(roles=LORA, count=50), KeepLargest(roles=HEAD, count=10))
+    assert plan.upload.groups == (KeepLargest(roles=LORA | HEAD, count=55),)
+
+
 @pytest.mark.parametrize(
     ("density", "refused"), [(0.1, False), (math.nextafter(0.1, 0), True), (0.05, True)]
 )
@@ -329,6 +336,7 @@ def test_a_method_travels_as_json() -> None:
         download_density=0.25,
         upload_density=0.0625,
         head_density=1,
+        upload_ranks_head=True,
         decay=0.98,
         decay_every=5,
         clip_norm=1.5,
@@ -351,6 +359,7 @@ def test_a_method_travels_as_json() -> None:
         {"name": "flasc", "download_density": math.nan, "upload_density": 1},
         {"name": "flasc", "download_density": 1, "upload_density": 1, "decay_every": 1.5},
         {"name": "flasc", "download_density": 1, "upload_density": 1, "head_densty": 1},
+        {"name": "flasc", "download_density": 1, "upload_density": 1, "upload_ranks_head": 1},
     ],
 )
 def test_a_bad_method_is_refused(data: dict[str, JsonValue]) -> None:
