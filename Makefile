@@ -59,7 +59,7 @@ check: $(VENV)/.installed-dev check-stubs ## style, types, layers, fresh stubs
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: check ## check, then every test that needs only Python
+test: check ## check, then every quick test that needs only Python
 	$(BIN)/python -m pytest -m "not slow and not containers"
 
 .PHONY: test-all

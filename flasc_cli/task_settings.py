@@ -88,6 +88,7 @@ _COMMON: Final[Mapping[str, Any]] = MappingProxyType(
         "ending": {"rounds": 100},
         "limits": {},
         "privacy": None,
+        "tiers": [],
     }
 )
 
@@ -177,6 +178,11 @@ def privacy_changes(text: str | None) -> dict[str, Any]:
 
 def _set(sections: dict[str, Any], name: str, value: Any) -> None:
     section, _, setting = name.partition(".")
+    if section == "tiers":
+        if setting or not isinstance(value, list):
+            raise CliError("tiers are set together, as a JSON list", ExitCode.USAGE)
+        sections[section] = value
+        return
     if sections[section] is None:
         sections[section] = {}
     if name == "optimizer.name" and value != sections[section]["name"]:

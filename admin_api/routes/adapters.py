@@ -32,7 +32,7 @@ Version = Annotated[
 Weights = Annotated[
     WeightsKind,
     Query(
-        description="masked: what devices run, zero outside the mask; master: every weight that "
+        description="masked: what devices run, the decoded download; master: every weight that "
         "the server keeps."
     ),
 ]

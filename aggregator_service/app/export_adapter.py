@@ -37,7 +37,7 @@ _NO_TIME: Final = (1980, 1, 1, 0, 0, 0)
 class WeightsKind(StrEnum):
     """Which of an adapter's two sets of weights."""
 
-    # P*M: the weights under the download mask, zero elsewhere. What devices run and score.
+    # The decoded download: what devices run and score.
     MASKED = "masked"
     # P: every weight that the server keeps. What training goes on from.
     MASTER = "master"
@@ -46,9 +46,10 @@ class WeightsKind(StrEnum):
 _MEANING: Final[Mapping[WeightsKind, str]] = MappingProxyType(
     {
         WeightsKind.MASKED: (
-            "masked: the master weights under the method's download mask, zero elsewhere. These "
-            "are the weights that devices run, of the tier that downloads most where there are "
-            "several, and that reported accuracies belong to."
+            "masked: the master weights under the method's download mask as they are sent, and "
+            "elsewhere zero, or the initial adapter where devices draw one. These are the weights "
+            "that devices run, of the tier that downloads most where there are several, and that "
+            "reported accuracies belong to."
         ),
         WeightsKind.MASTER: (
             "master: all weights that the server keeps. Devices never ran these as they are; "

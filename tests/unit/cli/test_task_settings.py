@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,23 @@ def test_a_settings_file_that_does_not_fit_is_refused(tmp_path: Path, text: str,
 def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CliError, match=r"absent\.toml"):
         file_settings(preset_settings(PresetName.DEFAULT), tmp_path / "absent.toml")
+
+
+TIERS = [{"name": "phone", "method": {"name": "head_only"}}]
+
+
+def test_tiers_come_from_a_file_or_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "task.toml"
+    file.write_text('[[tiers]]\nname = "phone"\nmethod = { name = "head_only" }\n')
+    preset = preset_settings(PresetName.DEFAULT)
+    read = file_settings(preset, file).sections
+    changed = changed_sections(preset.sections, {}, [f"tiers={json.dumps(TIERS)}"])
+    for sections in (read, changed):
+        assert sections["tiers"] == TIERS
+        assert task_config(BLUEPRINT, sections, seed=0).tier_names == ("", "phone")
+
+
+@pytest.mark.parametrize("assignment", ["tiers=phone", "tiers.phone=1"])
+def test_tiers_that_are_no_list_are_refused(assignment: str) -> None:
+    with pytest.raises(CliError, match="JSON list"):
+        changed_sections(preset_settings(PresetName.DEFAULT).sections, {}, [assignment])
