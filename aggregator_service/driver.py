@@ -18,6 +18,7 @@ from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.store.base import LostRace, Store, StoreUnavailable, Transaction
 from aggregator_service.store.blobs import BlobMissing, BlobStore
 from aggregator_service.telemetry import TASKS_RUNNING
+from flasc_core.errors import Refusal
 
 __all__ = ["Driver"]
 
@@ -68,6 +69,11 @@ class Driver:
             return False
         except ConservationBroken as broken:
             log.critical("conservation_broken", task_id=str(task_id), error=str(broken))
+            return False
+        except Refusal as refused:
+            # A payload that was accepted is damaged. An operator may abort the round; other tasks
+            # go on.
+            log.critical("payload_unreadable", task_id=str(task_id), error=str(refused))
             return False
 
     def _sweep_if_due(self) -> None:

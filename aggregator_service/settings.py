@@ -43,8 +43,9 @@ class ServiceSettings(BaseSettings):
     driver_interval_seconds: float = Field(default=0.5, gt=0, le=60)
     # How long calls in progress may take to end after SIGTERM.
     drain_seconds: float = Field(default=10, ge=0, le=600)
-    # A stream that sends nothing for so long is ended.
-    chunk_idle_seconds: float = Field(default=15, gt=0, le=600)
+    # A stream of which no whole message arrives for so long is ended; on the slowest links that
+    # the SDK puts up with, 512 KiB take 32 s.
+    chunk_idle_seconds: float = Field(default=45, gt=0, le=600)
     # One upload or download may take this long.
     transfer_seconds: float = Field(default=120, gt=0, le=3600)
     # Bytes of uploads that may be in memory at once, over all devices.

@@ -37,10 +37,26 @@ def decode(payload: bytes) -> tuple[int, list[int], list[float]]:
         start, length, nnz = (number(parts, field) for field in (1, 2, 3))
         check(end <= start and start + length <= dim, "segments overlap or leave the vector")
         check(0 < nnz <= min(length, 65_536), "a segment has a wrong number of nonzeros")
+        check_fields(parts)
         end = start + length
         values += read_values(parts, nnz)
         indices += read_indices(parts, nnz, start, length)
     return dim, indices, values
+
+
+def check_fields(parts: list[Field]) -> None:
+    """A segment has positions in one way and values in one way, and nothing of another."""
+    dense, compact = number(parts, 4) == DENSE, number(parts, 8) > 0
+    used = set() if dense else {8, 9, 10, 11} if compact else {6}
+    if number(parts, 12):
+        used |= {12, 13, 14, 15} if number(parts, 5) == INT8_POW2 else {12, 13}
+    else:
+        used |= {7}
+    # A number of zero, empty bytes and an empty array are as if they were not there.
+    held = {field for field in (8, 9, 12, 14) if number(parts, field)}
+    held |= {field for field in (10, 11, 13, 15) if blob(parts, field)}
+    held |= {field for field, _, value in parts if field in (6, 7) and value != b""}
+    check(held <= used, "fields of two ways in one segment")
 
 
 def read_indices(parts: list[Field], nnz: int, start: int, length: int) -> list[int]:

@@ -112,9 +112,10 @@ class FoldUpdates:
             if update.payload_key is None:
                 raise AssertionError("a pending update has its payload")
             payload = self.blobs.get(update.payload_key)
+        # Nothing stricter than what it was accepted by: a receipt is never taken back.
         limits = DecodeLimits(
             dim=task.config.layout.dim,
-            max_nnz=update.nnz,
+            max_nnz=task.config.layout.dim,
             max_abs_value=task.config.limits.max_abs_value,
         )
         # A segment at a time, so that no whole vector is held beside the sums.

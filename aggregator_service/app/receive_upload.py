@@ -19,9 +19,8 @@ from aggregator_service.app.submit_update import (
     UpdateHeader,
     check_header,
     check_repeats,
-    payload_limit,
+    check_size,
     repeated,
-    upload_rule,
 )
 from aggregator_service.app.upload_pieces import UploadPieces
 from aggregator_service.domain.updates import Update
@@ -74,7 +73,7 @@ class ReceiveUpload:
         work, accepted = self._look(device_id, header.assignment_id, header.payload_sha256)
         size = header.payload_size_bytes
         try:
-            _check_size(work, size)
+            check_size(work, size)
             check_header(work, header)
         except Refusal as refusal:
             raise _about(refusal, work) from refusal
@@ -162,15 +161,6 @@ class ReceiveUpload:
 
     def _pieces(self, round_id: UUID, assignment_id: UUID) -> UploadPieces:
         return UploadPieces(blobs=self.blobs, round_id=round_id, assignment_id=assignment_id)
-
-
-def _check_size(work: Work, size_bytes: int) -> None:
-    limit = payload_limit(upload_rule(work))
-    if size_bytes > limit:
-        raise Refusal(
-            Reason.MESSAGE_TOO_LARGE,
-            f"the payload may have at most {limit} bytes for this assignment",
-        )
 
 
 def _about(refusal: Refusal, work: Work) -> Refusal:

@@ -40,6 +40,7 @@ __all__ = [
     "UpdateHeader",
     "check_header",
     "check_repeats",
+    "check_size",
     "payload_limit",
     "repeated",
     "upload_rule",
@@ -75,6 +76,16 @@ def payload_limit(rule: UploadRule) -> int:
     return 9 * rule.max_count + 128 * segments + 64
 
 
+def check_size(work: Work, size_bytes: int) -> None:
+    """Refuses MESSAGE_TOO_LARGE for a payload that no honest update of this round has."""
+    limit = payload_limit(upload_rule(work))
+    if size_bytes > limit:
+        raise Refusal(
+            Reason.MESSAGE_TOO_LARGE,
+            f"the payload may have at most {limit} bytes for this assignment",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitUpdate:
     store: Store
@@ -105,6 +116,7 @@ class SubmitUpdate:
 
     def _submit(self, work: Work, header: UpdateHeader, payload: bytes, due: int) -> Receipt:
         _check_payload(header, payload)
+        check_size(work, len(payload))
         check_header(work, header)
         known = self.store.read(
             "submit_known",

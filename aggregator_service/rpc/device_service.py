@@ -107,7 +107,8 @@ class DeviceService:
             _count_up(call, len(payload))
             header = read_header(request.header)
             del request
-            receipt = await self.calls.work(self.submit_update, call.caller, header, payload)
+            with self.uploads.room_for(len(payload)):
+                receipt = await self.calls.work(self.submit_update, call.caller, header, payload)
             _count_receipt(call, receipt)
             return pb.SubmitUpdateResponse(
                 receipt=encode_receipt(receipt), retry_window=encode_retry_window(receipt.policy)

@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 _FLOAT32: Final = np.dtype("<f4")
+# Of a varint's byte: another one follows.
+_CONTINUED: Final = 0x80
 
 
 def _write(piece: Piece) -> bytes:
@@ -63,7 +65,10 @@ def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
     """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and INDEX_RANGE; gaps cannot go backwards."""
     envelope = segment.envelope
     if segment.official is None:
-        gaps = read_varints(b"".join(segment.packed.gaps), envelope.nnz)
+        parts = segment.packed.gaps
+        if any(part and part[-1] & _CONTINUED for part in parts):
+            raise Refusal(Reason.MALFORMED_MESSAGE, "the last gap is cut off", field="gaps")
+        gaps = read_varints(b"".join(parts), envelope.nnz)
     else:
         _check_count("gaps", len(segment.official.gaps), envelope.nnz)
         gaps = np.array(segment.official.gaps, dtype=np.int64)
@@ -90,8 +95,9 @@ def read_float32_values(segment: Segment, _largest: float) -> NDArray[np.float32
     if segment.official is not None:
         _check_count("values", len(segment.official.values), nnz)
         return np.array(segment.official.values, dtype=np.float32)
-    payload = b"".join(segment.packed.values)
-    if len(payload) % _FLOAT32.itemsize:
+    parts = segment.packed.values
+    payload = b"".join(parts)
+    if any(len(part) % _FLOAT32.itemsize for part in parts):
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last value is cut off", field="values")
     _check_count("values", len(payload) // _FLOAT32.itemsize, nnz)
     return np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32, copy=False)

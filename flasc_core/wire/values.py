@@ -96,7 +96,8 @@ def _choose_exponents(maxima: NDArray[np.float32], bits: int) -> NDArray[np.int3
     # Blocks that round to nothing have no say, or they would move the step when rounded again.
     heard = maxima > 2.0 ** (-MAX_EXPONENT - 1)
     if not heard.any():
-        return np.zeros(maxima.size, dtype=np.int32)
+        # The finest there is, which no limit on values refuses.
+        return np.full(maxima.size, -MAX_EXPONENT, dtype=np.int32)
     fraction, exponent = np.frexp(maxima)
 
     def finest(bits: int) -> NDArray[np.int32]:

@@ -71,7 +71,11 @@ def insert(number: int) -> Callable[[Connection], int]:
 
 def numbers(engine: Engine) -> list[int]:
     with engine.begin() as connection:
-        return list(connection.execute(text("SELECT number FROM numbers ORDER BY 1")).scalars())
+        return numbers_in(connection)
+
+
+def numbers_in(connection: Connection) -> list[int]:
+    return list(connection.execute(text("SELECT number FROM numbers ORDER BY 1")).scalars())
 
 
 def commits_of(engine: Engine) -> list[None]:
@@ -155,8 +159,13 @@ def test_nobody_returns_before_the_commit(engine: Engine) -> None:
 
 
 def test_when_the_commit_fails_everybody_fails(engine: Engine) -> None:
+    def refuse(connection: Connection) -> None:
+        # By what another body of the batch wrote, and nobody will ever see.
+        raise ValueError(numbers_in(connection))
+
     group = Group(GroupCommit(engine))
-    futures = [group.queue(insert(number)) for number in (1, 2)]
+    futures: list[Future[object]] = [group.queue(insert(number)) for number in (1, 2)]
+    futures.append(group.queue(refuse))
 
     def fail(connection: Connection) -> None:
         # The first transaction holds nothing; the second is the one of the two.

@@ -112,7 +112,8 @@ class GroupCommit:
             failure = error if isinstance(error, Exception) else StoreUnavailable("interrupted")
             for job in batch:
                 job.result.clear()
-                job.error = job.error or failure
+                # Also of one that was refused: what it was refused by is undone as well.
+                job.error = failure
             if failure is not error:
                 raise
 

@@ -6,7 +6,7 @@ The rows share one service and one round: what is refused leaves nothing that an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -309,7 +309,9 @@ BAD: dict[str, Bad] = {
         encoded_vector(DIM, dict.fromkeys(range(7), 1.0)), Reason.K_BUDGET
     ),
     "fewer values than indices": bad_payload(segment(values=[1.0]), Reason.LENGTH_MISMATCH),
-    "too many segments": bad_payload(a_payload(*[b""] * 5_000, dim=DIM), RANGE),
+    "too many bytes": bad_payload(
+        a_payload(*[b""] * 5_000, dim=DIM), Reason.MESSAGE_TOO_LARGE, CODE.RESOURCE_EXHAUSTED
+    ),
     "NaN": bad_payload(value(float("nan")), Reason.NON_FINITE),
     "infinity": bad_payload(value(float("inf")), Reason.NON_FINITE),
     "minus infinity": bad_payload(value(float("-inf")), Reason.NON_FINITE),
@@ -368,8 +370,6 @@ def test_a_streamed_payload_is_refused_for_the_same_reason(service: LiveService,
     given = device.assignment(TASK)
     bad.send(Recorder(), given)  # type: ignore[arg-type]
     [payload] = sent
-    if len(payload) > LIMIT:
-        bad = replace(bad, code=CODE.RESOURCE_EXHAUSTED, reason=Reason.MESSAGE_TOO_LARGE)
     error = refused(device.stream, given, payload)
     assert (error.code(), reason_of(error)) == (bad.code, bad.reason)
 

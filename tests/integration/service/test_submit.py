@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import sha256
@@ -27,6 +28,7 @@ from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
+from flasc_core.pb.internal.v1.packed_update_pb2 import PackedUpdate
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import Encoding, encode, profile_for
@@ -325,6 +327,37 @@ def test_a_large_update_is_checked_without_being_unpacked_as_a_whole(live: LiveS
         assert tracemalloc.get_traced_memory()[1] < 4 * dim
     finally:
         tracemalloc.stop()
+
+
+def test_whatever_is_accepted_can_be_added_up(live: LiveService) -> None:
+    dim = 70_000
+    layout = AdapterLayout(tensors=(TensorSpec(name="head", shape=(dim,), role=Role.HEAD),))
+    method = Flasc(download_density=0.01, upload_density=1.0)
+    task = live.create_task(layout=layout, method=method, policy=a_policy(goal=1, quorum=1))
+    # As many segments as the assignment allows, more than the few values would need.
+    pieces = [
+        encode(SparseVector(dim=dim, indices=np.array([at]), values=np.ones(1, np.float32)))
+        for at in range(4_097)
+    ]
+    segments = [PackedUpdate.FromString(piece).segments[0] for piece in pieces]
+    checksum = zlib.crc32(b"".join(segments))
+    payload = PackedUpdate(dim=dim, segments=segments, crc32=checksum).SerializeToString()
+    device = live.device()
+    device.submit(device.assignment("a-task"), payload)
+    live.settle()
+    assert len(adapters_of(live.store, task)) == 2
+
+
+def test_a_payload_larger_than_any_honest_one_is_refused_however_it_comes(
+    live: LiveService,
+) -> None:
+    live.create_task()
+    device = live.device()
+    # A field that nobody knows, which readers ignore.
+    padded = PAYLOAD + b"\xa2\x06\x88\x27" + bytes(5_000)
+    with pytest.raises(grpc.RpcError) as refused:
+        device.submit(device.assignment("a-task"), padded)
+    assert reason_of(refused.value) is Reason.MESSAGE_TOO_LARGE
 
 
 class TestTime:

@@ -405,3 +405,12 @@ def test_scattered_positions_are_not_searched_for_runs_that_cost_more() -> None:
     vector = SparseVector(dim=100_000, indices=indices, values=np.ones(indices.size, np.float32))
     high = sum(len(s.gap_high) for s in segments_of(vector, Encoding.parse("int3")))
     assert 8 * high < 1.4 * indices.size
+
+
+@pytest.mark.parametrize("encoding", INTEGERS, ids=lambda one: one.name)
+def test_a_segment_that_rounds_to_nothing_is_within_any_limit(encoding: Encoding) -> None:
+    vector = SparseVector(
+        dim=9, indices=np.array([2, 4]), values=np.array([0, 2.0**-42], np.float32)
+    )
+    limits = DecodeLimits(dim=9, max_nnz=9, max_abs_value=0.01)
+    assert decode(encode(vector, encoding), limits).values.tolist() == [0.0, 0.0]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flasc_core.errors import Refusal
+from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
+from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import decode, encode
 from tests.unit.core.builders import (
@@ -131,6 +135,55 @@ def test_twenty_thousand_mutations_of_real_payloads_raise_nothing_but_refusals()
 def test_a_stack_of_tiny_segments_is_refused_before_it_is_read() -> None:
     with pytest.raises(Refusal, match="segments"):
         decode(a_payload(*[a_segment()] * 100_000, dim=DIM), LIMITS)
+
+
+def test_fields_that_nobody_knows_take_little_memory() -> None:
+    # Empty groups, two bytes each; protobuf's list of unknown fields has an object for every one.
+    padded = a_segment() + b"\x0b\x0c" * 100_000
+    tracemalloc.start()
+    try:
+        assert decode(a_payload(padded), limits_of(10)) == a_vector()
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(padded)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("parts", [(b"\x00\x02", b"\x00"), (b"", b"\x00", b"\x02\x00")])
+def test_arrays_may_come_in_several_packed_parts(parts: tuple[bytes, ...]) -> None:
+    values = np.array([0.5, -1.0, 2.0], "<f4").tobytes()
+    segment = a_packed_segment(gaps=parts, values=[values[:4], values[4:]])
+    assert decode(a_payload(segment), limits_of(10)) == a_vector()
+
+
+@pytest.mark.parametrize(
+    ("gaps", "reason"),
+    [
+        # 2**32 + 3, which 32 bits would make 3 of.
+        ((b"\x00", b"\x83\x80\x80\x80\x10\x00"), Reason.INDEX_RANGE),
+        # A number that begins in one part and ends in the next.
+        ((b"\x00\x82", b"\x00\x00"), Reason.MALFORMED_MESSAGE),
+    ],
+)
+def test_parts_are_held_to_what_one_array_is_held_to(
+    gaps: tuple[bytes, ...], reason: Reason
+) -> None:
+    segment = a_packed_segment(gaps=gaps, values=[bytes(12)])
+    with pytest.raises(Refusal) as refused:
+        decode(a_payload(segment), limits_of(10))
+    assert refused.value.reason is reason
+
+
+def a_packed_segment(*, gaps: Sequence[bytes], values: Sequence[bytes]) -> bytes:
+    segment = packed_update_pb2.PackedSegment(
+        start=1,
+        length=5,
+        nnz=3,
+        index_encoding=sparse_update_pb2.INDEX_ENCODING_GAPS,
+        value_encoding=sparse_update_pb2.VALUE_ENCODING_FLOAT32,
+        gaps=gaps,
+        values=values,
+    )
+    return segment.SerializeToString()
 
 
 def mutated(payload: bytes, changes: list[tuple[int, int]]) -> bytes:
