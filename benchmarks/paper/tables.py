@@ -95,7 +95,15 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         "natural": Table(
             task="natural",
             heading="Debian sections, 403 maintainers, MiniLM",
-            methods=(*_BASELINES, *_FLASC, "flasc-1-16-head-initial"),
+            methods=(
+                *_BASELINES,
+                *_FLASC,
+                "flasc-1-4-head-initial",
+                "flasc-1-16-head-initial",
+                "dense-r16-initial",
+                "dense-r1-initial",
+                "dense-r16-float32",
+            ),
         ),
         "private": Table(
             task="private",
