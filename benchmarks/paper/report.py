@@ -189,7 +189,8 @@ def family_of(settings: Mapping[str, Any]) -> str:
         name = "FLASC, dense head" if method.get("head_density") else "FLASC"
     if settings["base"]["name"] == "initial":
         name += ", drawn adapter"
-    return name + (", float32" if "encodings" in settings else "")
+    encodings = settings.get("encodings")
+    return f"{name}, {encodings['download']}" if encodings else name
 
 
 def _row(runs: Sequence[Run], largest: int) -> Row:
