@@ -57,7 +57,7 @@ class SearchSpace:
     ranks: tuple[int, ...] = (1, 4, 16)
     densities: tuple[float, ...] = (1 / 64, 1 / 16, 1 / 4, 1.0)
     head_densities: tuple[float, ...] = (1.0,)
-    encodings: tuple[str, ...] = ("int8", "int6", "int4")
+    encodings: tuple[str, ...] = ("int6", "int8", "int4")
     bases: tuple[str, ...] = _BASES
 
     def __post_init__(self) -> None:
