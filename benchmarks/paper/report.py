@@ -15,7 +15,16 @@ from benchmarks.paper.tables import TABLES
 from flasc_sim.figures import figure
 from flasc_sim.run_folder import RunFolder
 
-__all__ = ["Row", "Run", "family_of", "read_failures", "read_runs", "report", "summed_up"]
+__all__ = [
+    "FailedRun",
+    "Row",
+    "Run",
+    "family_of",
+    "read_failures",
+    "read_runs",
+    "report",
+    "summed_up",
+]
 
 _FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -113,6 +122,8 @@ def read_runs(folder: Path) -> list[Run]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRun:
+    """One run whose training failed, as where it diverged; `round` is from 1."""
+
     method: str
     seed: int
     round: int

@@ -23,7 +23,7 @@ from flasc_core.errors import Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import DecodeLimits, Encoding, decode, encode, quantize
-from tests.unit.core.builders import a_payload, sparse_vectors
+from tests.unit.core.builders import a_payload, a_segment, sparse_vectors
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
@@ -166,3 +166,22 @@ def test_what_is_read_of_a_damaged_segment_the_reference_decoder_reads_the_same(
     if len(UnknownFieldSet(packed_update_pb2.PackedSegment.FromString(bytes(damaged)))):
         return
     assert digest_of(*REFERENCE.decode(payload)) == vector_digest(read)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        a_segment(gap_high=b"\x00"),
+        a_segment(gap_shift=1),
+        a_segment(value_data=bytes(12)),
+        a_segment(value_compression=1, value_data=bytes(12)),
+        a_segment(start=1, length=3, index_encoding=1),
+    ],
+    ids=["two positions", "a shift alone", "two values", "values beside compact ones", "dense"],
+)
+def test_fields_of_two_ways_are_refused_by_both_decoders(segment: bytes) -> None:
+    payload = a_payload(segment)
+    with pytest.raises(Refusal):
+        decode(payload, limits_of(10))
+    with pytest.raises(ValueError, match="two ways"):
+        REFERENCE.decode(payload)
