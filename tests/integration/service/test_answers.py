@@ -274,19 +274,14 @@ class TestTheServiceItself:
             live.create_task(layout=layout, method=Flasc(download_density=0.1, upload_density=1.0))
             device = live.device()
             given = device.assignment(TASK)
-            header = header_for(given, bytes(budget + 1))
-            error = refused(
-                lambda: device.stream_bytes("StreamUpdate", stream_parts(header, bytes(budget + 1)))
-            )
-            assert error.code() is CODE.RESOURCE_EXHAUSTED
-            assert reason_of(error) is Reason.OVERLOADED
-            assert details_of(error).retry_delay is not None
-            # What it held is free again: a stream of the whole budget is read to its end.
-            header = header_for(given, bytes(budget))
-            error = refused(
-                lambda: device.stream_bytes("StreamUpdate", stream_parts(header, bytes(budget)))
-            )
-            assert reason_of(error) is Reason.MALFORMED_MESSAGE
+            for send in (device.submit, device.stream):
+                error = refused(send, given, bytes(budget + 1))
+                assert error.code() is CODE.RESOURCE_EXHAUSTED
+                assert reason_of(error) is Reason.OVERLOADED
+                assert details_of(error).retry_delay is not None
+                # What it held is free again: an upload of the whole budget is read to its end.
+                error = refused(send, given, bytes(budget))
+                assert reason_of(error) is Reason.MALFORMED_MESSAGE
 
     def test_a_stream_that_stalls_is_ended(self) -> None:
         with live_service(MemoryStore(), MemoryBlobs(), chunk_idle_seconds=0.05) as live:
