@@ -42,6 +42,10 @@ _OPTIONS: Final = (
 
 # A small call's limit; transfers get more by their size, down to the slowest link worth using.
 _CALL_SECONDS: Final = 30.0
+# Of the last call of a device that is told to stop, which systems kill when they lose patience.
+_LEAVING_SECONDS: Final = 5.0
+# How often a call that takes long looks whether it should go on.
+_LOOK_SECONDS: Final = 0.5
 _SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
 
 _Request = TypeVar("_Request", bound=Message)
@@ -61,11 +65,23 @@ def open_channel(
 
 
 class DeviceService:
-    """One method per rpc. Each has a deadline and raises ServiceError, never grpc.RpcError."""
+    """One method per rpc. Each has a deadline and raises ServiceError, never grpc.RpcError.
 
-    def __init__(self, channel: grpc.Channel, *, credential: str) -> None:
+    What `check_stopped` raises ends a call that is under way. ValueError for a credential that no
+    request can carry.
+    """
+
+    def __init__(
+        self, channel: grpc.Channel, *, credential: str, check_stopped: Callable[[], None]
+    ) -> None:
+        if not credential or not credential.isascii() or not credential.isprintable():
+            raise ValueError(
+                "the credential is empty or has characters that none has; "
+                "look for a line break at its end"
+            )
         self._channel = channel
         self._metadata = (("authorization", f"Bearer {credential}"),)
+        self._check_stopped = check_stopped
 
     def check_in(self, request: pb.CheckInRequest) -> pb.CheckInResponse:
         return self._unary("CheckIn", request, pb.CheckInResponse, _CALL_SECONDS)
@@ -73,8 +89,18 @@ class DeviceService:
     def report_outcome(self, request: pb.ReportOutcomeRequest) -> pb.ReportOutcomeResponse:
         return self._unary("ReportOutcome", request, pb.ReportOutcomeResponse, _CALL_SECONDS)
 
+    def leave(self, request: pb.ReportOutcomeRequest) -> None:
+        """Report as the last thing; to be stopped is what this is for."""
+        call = self._channel.unary_unary(
+            _path("ReportOutcome"),
+            request_serializer=pb.ReportOutcomeRequest.SerializeToString,
+            response_deserializer=pb.ReportOutcomeResponse.FromString,
+        )
+        with _translated():
+            call(request, timeout=_LEAVING_SECONDS, metadata=self._metadata)
+
     def submit_update(self, request: pb.SubmitUpdateRequest) -> pb.SubmitUpdateResponse:
-        seconds = _transfer_seconds(len(request.payload))
+        seconds = _transfer_seconds(request.header.payload_size_bytes)
         return self._unary("SubmitUpdate", request, pb.SubmitUpdateResponse, seconds)
 
     def stream_update(
@@ -85,8 +111,9 @@ class DeviceService:
             request_serializer=pb.StreamUpdateRequest.SerializeToString,
             response_deserializer=pb.StreamUpdateResponse.FromString,
         )
+        seconds = _transfer_seconds(size_bytes)
         with _translated():
-            return call(iter(parts), timeout=_transfer_seconds(size_bytes), metadata=self._metadata)
+            return self._answer(call.future(iter(parts), timeout=seconds, metadata=self._metadata))
 
     def query_upload(self, request: pb.QueryUploadRequest) -> pb.QueryUploadResponse:
         return self._unary("QueryUpload", request, pb.QueryUploadResponse, _CALL_SECONDS)
@@ -105,7 +132,9 @@ class DeviceService:
                 request, timeout=_transfer_seconds(size_bytes), metadata=self._metadata
             )
             try:
-                yield from responses
+                for response in responses:
+                    self._check_stopped()
+                    yield response
             finally:
                 responses.cancel()
 
@@ -117,7 +146,17 @@ class DeviceService:
             _path(name), request_serializer=serialize, response_deserializer=response.FromString
         )
         with _translated():
-            return call(request, timeout=seconds, metadata=self._metadata)
+            return self._answer(call.future(request, timeout=seconds, metadata=self._metadata))
+
+    def _answer(self, under_way: grpc.Future[_Response]) -> _Response:
+        try:
+            while True:
+                try:
+                    return under_way.result(timeout=_LOOK_SECONDS)
+                except grpc.FutureTimeoutError:
+                    self._check_stopped()
+        finally:
+            under_way.cancel()
 
 
 def _path(name: str) -> str:

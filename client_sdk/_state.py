@@ -7,16 +7,18 @@
     download-<sha256>     a download, whole or the part that arrived
 
 Every file is replaced as a whole and is durable before the call returns, except downloads, which
-are checked against their digest instead.
+are checked against their digest instead. Others on the machine can read none of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +30,8 @@ from client_sdk.file_lock import FileLock
 from flasc_core.pb.v1 import device_service_pb2
 
 __all__ = ["PartialDownload", "PendingUpdate", "StateFolder", "Totals"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class PendingUpdate:
 
 
 class PartialDownload:
-    """A download on its way; `size` is where it resumes."""
+    """A download on its way; `size` is where it resumes. Raises StateFolderError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -92,27 +96,30 @@ class PartialDownload:
         return self._path.stat().st_size if self._path.exists() else 0
 
     def append(self, data: bytes) -> None:
-        with self._path.open("ab") as file:
+        with _told(self._path), open(self._path, "ab", opener=_open_private) as file:
             file.write(data)
 
     def read(self) -> bytes:
-        return self._path.read_bytes() if self._path.exists() else b""
+        with _told(self._path):
+            return self._path.read_bytes() if self._path.exists() else b""
 
     def discard(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with _told(self._path):
+            self._path.unlink(missing_ok=True)
 
 
 class StateFolder:
-    """One participant's folder. Raises StateFolderInUse and StateFolderError on opening."""
+    """One participant's folder. Raises StateFolderInUse on opening, StateFolderError anywhere."""
 
     def __init__(self, folder: Path, *, task: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder: Final = folder
         self._task: Final = task
-        try:
-            self._lock = FileLock(folder / "participant.lock")
-        except BlockingIOError as error:
-            raise StateFolderInUse(f"another participant is using {folder}") from error
+        with _told(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._lock = FileLock(folder / "participant.lock")
+            except BlockingIOError as error:
+                raise StateFolderInUse(f"another participant is using {folder}") from error
         try:
             self._totals, self._last_accepted = self._load()
         except StateFolderError:
@@ -130,44 +137,46 @@ class StateFolder:
 
     def load_pending(self) -> PendingUpdate | None:
         path = self._pending_path
-        return PendingUpdate.from_bytes(path.read_bytes()) if path.exists() else None
+        with _told(path):
+            return PendingUpdate.from_bytes(path.read_bytes()) if path.exists() else None
 
     def save_pending(self, pending: PendingUpdate) -> None:
         _replace(self._pending_path, pending.to_bytes())
 
     def drop_pending(self) -> None:
-        self._pending_path.unlink(missing_ok=True)
-        _sync_folder(self._folder)
+        with _told(self._pending_path):
+            self._pending_path.unlink(missing_ok=True)
+            _sync_folder(self._folder)
 
     # -- what was counted
 
     def count_received(self, size_bytes: int) -> None:
         received = self._totals.payload_bytes_received + size_bytes
-        self._save(replace(self._totals, payload_bytes_received=received))
+        self._count_bytes(replace(self._totals, payload_bytes_received=received))
 
     def count_sent(self, size_bytes: int) -> None:
         sent = self._totals.payload_bytes_sent + size_bytes
-        self._save(replace(self._totals, payload_bytes_sent=sent))
+        self._count_bytes(replace(self._totals, payload_bytes_sent=sent))
 
     def count_accepted(self, pending: PendingUpdate) -> None:
         """Counts an update once, though a crash may bring its receipt a second time."""
         accepted = pending.request.header.assignment_id.hex()
         if accepted == self._last_accepted:
             return
-        self._last_accepted = accepted
         accepted_updates = self._totals.updates_accepted + 1
-        self._save(replace(self._totals, updates_accepted=accepted_updates))
+        self._save(replace(self._totals, updates_accepted=accepted_updates), accepted)
 
     def count_evaluation(self) -> None:
         reported = self._totals.evaluations_reported + 1
-        self._save(replace(self._totals, evaluations_reported=reported))
+        self._save(replace(self._totals, evaluations_reported=reported), self._last_accepted)
 
     # -- the task specification
 
     def load_task_spec(self) -> bytes:
         """Return the newest stored specification whose name is its digest; empty without one."""
         for path in self._files("task-"):
-            data = path.read_bytes()
+            with _told(path):
+                data = path.read_bytes()
             if path.name == f"task-{hashlib.sha256(data).hexdigest()}":
                 return data
         return b""
@@ -207,14 +216,18 @@ class StateFolder:
             )
         return totals, last_accepted
 
-    def _save(self, totals: Totals) -> None:
-        ledger = {
-            "task": self._task,
-            "totals": asdict(totals),
-            "last_accepted": self._last_accepted,
-        }
-        _replace(self._ledger_path, json.dumps(ledger, indent=1).encode())
+    def _count_bytes(self, totals: Totals) -> None:
         self._totals = totals
+        try:
+            self._save(totals, self._last_accepted)
+        except StateFolderError as error:
+            # A full disk ends no transfer for it; the next count that can be kept has these bytes.
+            _log.warning("byte totals were not kept: %s", error)
+
+    def _save(self, totals: Totals, last_accepted: str) -> None:
+        ledger = {"task": self._task, "totals": asdict(totals), "last_accepted": last_accepted}
+        _replace(self._ledger_path, json.dumps(ledger, indent=1).encode())
+        self._totals, self._last_accepted = totals, last_accepted
 
     def _files(self, prefix: str) -> Iterator[Path]:
         yield from sorted(self._folder.glob(f"{prefix}*"))
@@ -222,18 +235,33 @@ class StateFolder:
     def _remove_others(self, prefix: str, *, keep: str) -> None:
         for path in self._files(prefix):
             if path.name != keep:
-                path.unlink(missing_ok=True)
+                with _told(path):
+                    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the file system refuses is the app's to mend: raises StateFolderError that says what."""
+    try:
+        yield
+    except OSError as error:
+        raise StateFolderError(f"{path} can not be used: {error.strerror or error}") from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _replace(path: Path, data: bytes) -> None:
     # The mark stands first in the name, so that no reader's pattern finds a half-written file.
     temporary = path.with_name(f"writing-{path.name}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    with _told(path):
+        with open(temporary, "wb", opener=_open_private) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

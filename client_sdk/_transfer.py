@@ -44,8 +44,8 @@ def download(
 ) -> bytes:
     """Return the whole payload, its digest checked, resuming `part` wherever it ends.
 
-    Attempts count afresh after one that brought anything. Raises TransferDamaged where a fresh
-    download is damaged too.
+    Attempts count afresh after one that brought anything. Raises TransferDamaged, which no further
+    try mends, where a fresh download is damaged too.
     """
     wanted = assignment.download
     if not 0 < wanted.size_bytes <= dim * _MAX_BYTES_PER_COORDINATE + _MAX_OVERHEAD_BYTES:
@@ -60,7 +60,7 @@ def download(
         if hashlib.sha256(payload).digest() == wanted.sha256:
             return payload
         part.discard()
-    raise TransferDamaged("the download is not what the service announced", retryable=True)
+    raise TransferDamaged("the download is not what the service announced")
 
 
 def _receive(
@@ -91,6 +91,7 @@ def _receive(
 class Upload:
     """Hands one update in, in as many attempts as it takes; every one sends the same bytes.
 
+    The first is one message where the update fits it; later ones are streams, which resume.
     Attempts count afresh after one that made something durable.
     """
 
@@ -104,7 +105,8 @@ class Upload:
     ) -> None:
         self._service: Final = service
         self._request: Final = pending.request
-        self._size: Final = len(pending.request.payload)
+        # The field itself makes a copy of the bytes whenever it is read.
+        self._size: Final = pending.request.header.payload_size_bytes
         self._is_small: Final = self._size <= pending.max_unary_payload_bytes
         self._on_sent: Final = on_sent
         self._on_resumed: Final = on_resumed
@@ -121,9 +123,13 @@ class Upload:
 
         def attempt() -> _Answer:
             nonlocal tried
+            if not tried and self._is_small:
+                tried = True
+                self._on_sent(self._size)
+                return self._service.submit_update(self._request)
             start = self._ask() if tried else 0
             tried = True
-            return self._send(start)
+            return self._stream(start)
 
         response = retrier.run(attempt, on_retry, progress=lambda: self._durable_bytes)
         if response.receipt.payload_sha256 != self._request.header.payload_sha256:
@@ -147,10 +153,7 @@ class Upload:
             self._on_resumed(durable)
         return durable
 
-    def _send(self, start: int) -> _Answer:
-        if self._is_small and start < self._size:
-            self._on_sent(self._size)
-            return self._service.submit_update(self._request)
+    def _stream(self, start: int) -> pb.StreamUpdateResponse:
         chunks = _Chunks(self._request, start, self._on_sent)
         try:
             return self._service.stream_update(chunks.parts(), size_bytes=self._size - start)
@@ -177,8 +180,9 @@ class _Chunks:
 
     def parts(self) -> Iterator[pb.StreamUpdateRequest]:
         yield pb.StreamUpdateRequest(header=self._request.header)
-        for offset in range(self._start, len(self._request.payload), CHUNK_BYTES):
-            data = self._request.payload[offset : offset + CHUNK_BYTES]
+        payload = self._request.payload
+        for offset in range(self._start, len(payload), CHUNK_BYTES):
+            data = payload[offset : offset + CHUNK_BYTES]
             with self._lock:
                 if self._is_stopped:
                     return

@@ -141,7 +141,7 @@ class Worker:
                 loss_mean=result.loss_mean,
                 seconds=result.seconds,
                 nonzeros=vector.nnz,
-                payload_bytes=len(pending.request.payload),
+                payload_bytes=pending.request.header.payload_size_bytes,
             )
         )
         return pending
@@ -154,7 +154,7 @@ class Worker:
                 UploadResumed(
                     round_number=pending.round_number,
                     durable_bytes=durable_bytes,
-                    payload_bytes=len(pending.request.payload),
+                    payload_bytes=pending.request.header.payload_size_bytes,
                 )
             )
 
@@ -265,6 +265,7 @@ def _encode(
     vector: SparseVector,
 ) -> PendingUpdate:
     payload = wire.encode(vector, wire.profile_for(task.encoding))
+    _check_limit(task, payload)
     header = pb.UpdateHeader(
         assignment_id=assignment.assignment_id,
         payload_sha256=hashlib.sha256(payload).digest(),
@@ -283,3 +284,15 @@ def _encode(
         max_unary_payload_bytes=task.max_unary_payload_bytes,
         request=pb.SubmitUpdateRequest(header=header, payload=payload),
     )
+
+
+def _check_limit(task: Task, payload: bytes) -> None:
+    """Raises TrainingFailed where rounding took a value past the task's limit."""
+    limits = wire.DecodeLimits(
+        dim=task.layout.dim, max_nnz=task.layout.dim, max_abs_value=task.max_abs_value
+    )
+    try:
+        for _ in wire.decode_segments(payload, limits):
+            pass
+    except Refusal as refusal:
+        raise TrainingFailed(f"the update would be refused: {refusal.message}") from refusal

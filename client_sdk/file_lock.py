@@ -10,7 +10,10 @@ __all__ = ["FileLock"]
 
 
 class FileLock:
-    """Held from construction to release(); BlockingIOError where somebody else holds it."""
+    """Held from construction to release().
+
+    BlockingIOError where somebody else holds it, another OSError where it can not be locked.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file: Final = path.open("ab")
@@ -18,7 +21,10 @@ class FileLock:
             _lock(self._file.fileno())
         except OSError as error:
             self._file.close()
-            raise BlockingIOError(f"{path} is locked by another process") from error
+            # Windows tells of a held lock as of a denied one.
+            if isinstance(error, BlockingIOError | PermissionError):
+                raise BlockingIOError(f"{path} is locked by another process") from error
+            raise
 
     def release(self) -> None:
         """Safe to repeat."""

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,10 +28,13 @@ from client_sdk import _task
 from client_sdk._errors import (
     AssignmentOver,
     ModelMismatch,
+    ParticipantError,
     ProtocolError,
     ServiceError,
     StateDamaged,
+    StateFolderError,
     TrainingFailed,
+    TransferDamaged,
     UpdateRejected,
 )
 from client_sdk._retry import CALL_RETRIES, SESSION_RETRIES, Retrier, RetryPolicy
@@ -51,6 +55,8 @@ _log = logging.getLogger(__name__)
 _DEFAULT_WINDOW_SECONDS: Final = (1.0, 10.0)
 # In a row; a device whose work fails again and again would only use up places in rounds.
 _MAX_FAILURES: Final = 3
+# Each one in a row doubles the wait for the next round, up to some 20 minutes.
+_MAX_DOUBLINGS: Final = 7
 _MAX_DETAIL_CHARACTERS: Final = 500
 
 
@@ -63,7 +69,8 @@ class Participant:
 
     The state folder belongs to this task alone and to one process at a time. `on_event` is called
     on the same thread and must not raise. `sleep`, `clock` (monotonic seconds) and `rng` (jitter)
-    are for tests and for apps with schedulers of their own. Raises StateFolderError.
+    are for tests and for apps with schedulers of their own. Raises StateFolderError, and ValueError
+    for a credential that no request can carry.
     """
 
     def __init__(
@@ -86,7 +93,9 @@ class Participant:
         self._task_name: Final = task
         self._trainer: Final = trainer
         self._on_event: Final = on_event or _ignore
-        self._stopping: Final = threading.Event()
+        self._is_stopping = False
+        # Unlike an event, it may be put to while the thread that waits is inside: by a signal.
+        self._wake: Final[SimpleQueue[None]] = SimpleQueue()
         self._sleep: Final = sleep or self._sleep_until_stopped
         self._rng: Final = rng or random.SystemRandom()
         self._calls: Final = Retrier(call_retries, clock=clock, sleep=self._wait, rng=self._rng)
@@ -96,15 +105,18 @@ class Participant:
         self._task: Task | None = None
         self._finished = False
         self._failures = 0
+        self._refusals = 0
         self._state: Final = StateFolder(Path(state_folder), task=task)
         try:
             self._channel: Final = open_channel(
                 address, tls_root_certificates=tls_root_certificates, insecure=insecure
             )
+            self._service: Final = DeviceService(
+                self._channel, credential=credential, check_stopped=self._check_stopped
+            )
         except ValueError:
             self._state.close()
             raise
-        self._service: Final = DeviceService(self._channel, credential=credential)
         self._worker: Final = Worker(
             service=self._service,
             calls=self._calls,
@@ -131,8 +143,13 @@ class Participant:
         self._state.close()
 
     def stop(self) -> None:
-        """End run() or step() soon, from any thread; training stops after its current step."""
-        self._stopping.set()
+        """End run() or step() soon, from any thread or a signal's handler.
+
+        Training ends after its current step, a download after the message that is under way, any
+        other call within a second; an evaluation goes on to its end. What is not handed in stays.
+        """
+        self._is_stopping = True
+        self._wake.put(None)
 
     @property
     def summary(self) -> Summary:
@@ -214,13 +231,19 @@ class Participant:
             pending = self._worker.train(assignment, task, download, evaluation)
         except AssignmentOver as error:
             return self._refused(assignment.round_number, error)
-        except TrainingFailed as error:
+        except (TrainingFailed, TransferDamaged) as error:
             return self._failed(assignment, error)
         except (ModelMismatch, ProtocolError) as error:
-            self._leave(assignment, pb.OUTCOME_FAILED, str(error))
+            self._leave(assignment.assignment_id, pb.OUTCOME_FAILED, str(error))
+            raise
+        except StateFolderError:
+            # Its message has a path of the device.
+            self._leave(
+                assignment.assignment_id, pb.OUTCOME_FAILED, "no room for the device's state"
+            )
             raise
         except StopRequested:
-            self._leave(assignment, pb.OUTCOME_GAVE_UP, "stopped on the device")
+            self._leave(assignment.assignment_id, pb.OUTCOME_GAVE_UP, "stopped on the device")
             raise
         # Outside the handlers above: from here on the update is kept, whatever happens.
         return self._hand_in(pending, was_tried=False)
@@ -267,15 +290,17 @@ class Participant:
                 # Not the service's own answer: the bytes may still pass elsewhere or later.
                 raise
             self._state.drop_pending()
+            # Without it the service would give the same work again, which comes to the same.
+            self._leave(pending.request.header.assignment_id, pb.OUTCOME_FAILED, str(error))
             self._count_failure(error)
             return self._refused(pending.round_number, error)
         self._state.count_accepted(pending)
         self._state.drop_pending()
-        self._failures = 0
+        self._failures = self._refusals = 0
         self._on_event(
             Uploaded(
                 round_number=pending.round_number,
-                payload_bytes=len(pending.request.payload),
+                payload_bytes=pending.request.header.payload_size_bytes,
                 update_id=receipt.update_id,
                 ledger_sequence=receipt.ledger_sequence,
                 duplicate=receipt.duplicate,
@@ -293,15 +318,22 @@ class Participant:
             return self._later(StepOutcome.FAILED, window)
         window = self._report(assignment, pb.OUTCOME_EVALUATED, evaluation=evaluation)
         self._state.count_evaluation()
-        self._failures = 0
+        self._failures = self._refusals = 0
         return self._later(StepOutcome.EVALUATED, window)
 
     def _refused(self, round_number: int, error: ServiceError) -> StepResult:
         _log.info("the assignment is over: %s", error)
         self._on_event(Refused(round_number=round_number, reason=error.reason, message=str(error)))
-        return self._later(StepOutcome.REFUSED, None)
+        # A device that is always too late takes places in rounds and burns its battery for nothing.
+        factor = 2 ** min(self._refusals, _MAX_DOUBLINGS)
+        self._refusals += 1
+        earliest, latest = _DEFAULT_WINDOW_SECONDS
+        wait = self._rng.uniform(factor * earliest, factor * latest)
+        return StepResult(outcome=StepOutcome.REFUSED, wait_seconds=wait)
 
-    def _failed(self, assignment: pb.Assignment, error: TrainingFailed) -> StepResult:
+    def _failed(
+        self, assignment: pb.Assignment, error: TrainingFailed | TransferDamaged
+    ) -> StepResult:
         self._on_event(Failed(round_number=assignment.round_number, detail=str(error)))
         try:
             window = self._report(assignment, pb.OUTCOME_FAILED, detail=str(error))
@@ -310,7 +342,7 @@ class Participant:
         self._count_failure(error)
         return self._later(StepOutcome.FAILED, window)
 
-    def _count_failure(self, error: ServiceError | TrainingFailed) -> None:
+    def _count_failure(self, error: ParticipantError) -> None:
         self._failures += 1
         if self._failures >= _MAX_FAILURES:
             raise error
@@ -334,25 +366,26 @@ class Participant:
         )
         return response.retry_window
 
-    def _leave(self, assignment: pb.Assignment, outcome: pb.Outcome, detail: str) -> None:
+    def _leave(self, assignment_id: bytes, outcome: pb.Outcome, detail: str) -> None:
         """Free the place in the round, in one attempt; without it the place expires."""
         request = pb.ReportOutcomeRequest(
-            assignment_id=assignment.assignment_id,
+            assignment_id=assignment_id,
             outcome=outcome,
             detail=" ".join(detail.split())[:_MAX_DETAIL_CHARACTERS],
         )
         try:
-            self._service.report_outcome(request)
+            self._service.leave(request)
         except ServiceError as error:
             _log.info("the assignment was left unreported: %s", error)
 
     # -- waiting
 
-    def _later(self, outcome: StepOutcome, window: pb.RetryWindow | None) -> StepResult:
-        earliest, latest = _DEFAULT_WINDOW_SECONDS
-        if window is not None and window.HasField("delay_max"):
-            earliest = max(window.delay_min.ToTimedelta().total_seconds(), 0.0)
-            latest = max(window.delay_max.ToTimedelta().total_seconds(), earliest)
+    def _later(self, outcome: StepOutcome, window: pb.RetryWindow) -> StepResult:
+        earliest = max(window.delay_min.ToTimedelta().total_seconds(), 0.0)
+        latest = max(window.delay_max.ToTimedelta().total_seconds(), earliest)
+        if not latest:
+            # No window is named, or one that would have this device ask without end.
+            earliest, latest = _DEFAULT_WINDOW_SECONDS
         return StepResult(outcome=outcome, wait_seconds=self._rng.uniform(earliest, latest))
 
     def _wait(self, seconds: float) -> None:
@@ -361,10 +394,11 @@ class Participant:
         self._check_stopped()
 
     def _sleep_until_stopped(self, seconds: float) -> None:
-        self._stopping.wait(seconds)
+        with suppress(Empty):
+            self._wake.get(timeout=seconds)
 
     def _check_stopped(self) -> None:
-        if self._stopping.is_set():
+        if self._is_stopping:
             raise StopRequested
 
 

@@ -66,11 +66,12 @@ class PeftTrainer:
 
     Batches are mappings of tensors. `loss(model, batch)` is the mean over the batch, by default the
     model's own; `predict(model, batch)` has the shape of batch["labels"], by default the argmax of
-    the logits, and labels of -100 do not count. `count(predictions, labels)` is a batch's share of
-    correct and total, for scores that are no accuracy. All of the adapter trains, densely, by fresh
-    SGD with momentum each time. As in the method's reference code the base model stays in
-    evaluation mode while LoRA dropout is active (arXiv 2406.05233). Training leaves the trained
-    weights in `model`; the update is relative to the weights that were given, bit for bit.
+    the logits, and labels of -100 do not count; a batch that has no others is passed over.
+    `count(predictions, labels)` is a batch's share of correct and total, for scores that are no
+    accuracy. All of the adapter trains, densely, by fresh SGD with momentum each time. As in the
+    method's reference code the base model stays in evaluation mode while LoRA dropout is active
+    (arXiv 2406.05233). Training leaves the trained weights in `model`; the update is relative to
+    the weights that were given, bit for bit.
 
     `base_model_sha256` spares the hashing where the app knows the digest of the file it loaded.
     """
@@ -138,9 +139,10 @@ class PeftTrainer:
                         f"{tuple(labels.shape)}; give the trainer a predict function"
                     )
                 right, counted = self._count(predicted, labels)
-                correct += right
-                total += counted
-                loss_sum += float(loss) * counted
+                if counted:
+                    correct += right
+                    total += counted
+                    loss_sum += float(loss) * counted
         if not math.isfinite(loss_sum):
             raise TrainingFailed("the downloaded adapter's held-out loss is not finite")
         return Evaluation(correct=correct, total=total, loss_sum=loss_sum)
@@ -206,6 +208,10 @@ class PeftTrainer:
         seen, loss_sum = 0, 0.0
         for step in range(1, in_all + 1):
             count, batch = next(batches)
+            if _tells_nothing(batch):
+                # The mean loss over no labels is no number.
+                on_step(step, in_all)
+                continue
             optimizer.zero_grad()
             loss = (self._loss or _own_loss)(self._model, batch)
             (loss + penalty()).backward()  # type: ignore[no-untyped-call]
@@ -214,6 +220,8 @@ class PeftTrainer:
             loss_sum += _finite(loss) * count
             seen += count
             on_step(step, in_all)
+        if not seen:
+            raise TrainingFailed("no training example has a label")
         return in_all, seen, loss_sum
 
     def _penalty(self, plan: TrainingPlan) -> Callable[[], Tensor | float]:
@@ -325,6 +333,11 @@ def _largest_logit(model: nn.Module, batch: Batch) -> Tensor:
 def _count_equal(predicted: Tensor, labels: Tensor) -> tuple[int, int]:
     counted = labels != _IGNORED_LABEL
     return int((predicted == labels)[counted].sum()), int(counted.sum())
+
+
+def _tells_nothing(batch: Batch) -> bool:
+    labels = batch.get("labels")
+    return labels is not None and bool((labels == _IGNORED_LABEL).all())
 
 
 def _finite(loss: Tensor) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,8 @@ class TrainingPlan:
 class Evaluation:
     """Counts over held-out examples. `loss_sum` is the sum over examples, not their mean.
 
-    ValueError for counts that cannot be, and for a loss that is not finite.
+    TypeError for counts that are no integers, ValueError for counts that cannot be and for a loss
+    that is not finite.
     """
 
     correct: int
@@ -64,6 +66,7 @@ class Evaluation:
     loss_sum: float
 
     def __post_init__(self) -> None:
+        _hold_as(self, correct=operator.index, total=operator.index, loss_sum=float)
         if not 0 <= self.correct <= self.total or not math.isfinite(self.loss_sum):
             raise ValueError(f"{self} is no evaluation")
 
@@ -78,8 +81,9 @@ class TrainingResult:
     """`update` is float32 of shape (dim,): trained weights minus the weights that were given.
 
     A coordinate that training did not touch is exactly zero. `examples` counts the distinct
-    examples that were used; `loss_mean` is per example that was processed. ValueError for counts
-    below zero, and for numbers that are not finite.
+    examples that were used; `loss_mean` is per example that was processed. TypeError for an update
+    that is no array and for counts that are no integers, ValueError for counts below zero and for
+    numbers that are not finite.
     """
 
     update: NDArray[np.float32]
@@ -89,8 +93,11 @@ class TrainingResult:
     seconds: float
 
     def __post_init__(self) -> None:
-        numbers = (self.examples, self.steps, self.loss_mean, self.seconds)
-        if not all(math.isfinite(number) for number in numbers):
+        if not isinstance(self.update, np.ndarray):
+            raise TypeError(f"an update is a numpy array, not {type(self.update).__name__}")
+        _hold_as(self, examples=operator.index, steps=operator.index)
+        _hold_as(self, loss_mean=float, seconds=float)
+        if not (math.isfinite(self.loss_mean) and math.isfinite(self.seconds)):
             raise ValueError("a training result holds finite numbers")
         if self.examples < 0 or self.steps < 0:
             raise ValueError("a training result counts from zero")
@@ -129,3 +136,9 @@ class Trainer(Protocol):
         is how a participant stops. Raises TrainingFailed where training makes no sense.
         """
         ...
+
+
+def _hold_as(values: object, **kinds: Callable[[Any], float]) -> None:
+    """Turn numpy's and torch's scalars into Python's, as messages want them."""
+    for name, kind in kinds.items():
+        object.__setattr__(values, name, kind(getattr(values, name)))

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers.pytorch_utils import Conv1D
 
-from client_sdk import Event, Participant, ParticipantError
+from client_sdk import Event, Participant, ParticipantError, Summary
 from client_sdk.events import Evaluated, Finished, Refused, Retrying, Trained, Uploaded
 from client_sdk.peft_trainer import PeftTrainer
 
@@ -158,6 +158,22 @@ def tell(event: Event) -> None:
             pass
 
 
+def take_part(options: argparse.Namespace) -> Summary:
+    participant = Participant(
+        options.server,
+        task=options.task,
+        credential=os.environ["FLASC_CREDENTIAL"],
+        trainer=build_trainer(options),
+        state_folder=options.state,
+        insecure=options.insecure,
+        on_event=tell,
+    )
+    # Training in progress is given up, and its place in the round goes to another device.
+    signal.signal(signal.SIGTERM, lambda *_: participant.stop())
+    with participant:
+        return participant.run()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--server", required=True, help="host:port of the device service")
@@ -173,23 +189,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
 
-    participant = Participant(
-        options.server,
-        task=options.task,
-        credential=os.environ["FLASC_CREDENTIAL"],
-        trainer=build_trainer(options),
-        state_folder=options.state,
-        insecure=options.insecure,
-        on_event=tell,
-    )
-    # The update in progress is given up, and its place in the round goes to another device.
-    signal.signal(signal.SIGTERM, lambda *_: participant.stop())
-    with participant:
-        try:
-            summary = participant.run()
-        except ParticipantError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return 1
+    try:
+        summary = take_part(options)
+    except ParticipantError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     print(
         f"{summary.updates_accepted} updates, {summary.payload_bytes_sent:,} bytes sent, "
         f"{summary.payload_bytes_received:,} bytes received"

@@ -178,6 +178,8 @@ class _Demo:
     def _take(self, event: DeviceEvent, display: Display) -> None:
         display.device(event)
         if event.kind == "Summary":
+            if not event.fields["finished"]:
+                raise CliError(f"device {event.index} was stopped before its task came to an end")
             self._summaries[event.task][event.index] = event.fields
         # One update is in, the others are on their way: the middle of the round.
         if event.kind == "Uploaded" and self._kill_in_round == event.fields["round_number"]:

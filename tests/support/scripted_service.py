@@ -38,13 +38,14 @@ class Fault:
     """How one call fails.
 
     `after_effect` loses only the answer; `after_bytes` breaks a download, or an upload once so much
-    of it is durable.
+    of it is durable. `first` is what happens meanwhile.
     """
 
     code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     refusal: Refusal | None = None
     after_effect: bool = False
     after_bytes: int = 0
+    first: Callable[[], object] | None = None
 
 
 def a_task_spec(
@@ -55,6 +56,7 @@ def a_task_spec(
     max_unary_payload_bytes: int = 1 << 20,
     max_abs_value: float = 64.0,
     max_weight: int = 1,
+    encoding: str = "plain",
 ) -> bytes:
     spec = task_spec_pb2.TaskSpec(
         task_name=TASK,
@@ -67,6 +69,7 @@ def a_task_spec(
         max_abs_value=max_abs_value,
         max_weight=max_weight,
         max_unary_payload_bytes=max_unary_payload_bytes,
+        accepted_encodings=[wire.Encoding.parse(encoding).to_proto()],
     )
     return spec.SerializeToString(deterministic=True)
 
@@ -312,6 +315,8 @@ class Peer:
         self._fail(Fault(code=code, refusal=Refusal(reason, reason.value.lower())), context)
 
     def _fail(self, fault: Fault, context: grpc.ServicerContext) -> NoReturn:
+        if fault.first is not None:
+            fault.first()
         if fault.refusal is not None:
             status = encode_status(fault.code.value[0], fault.refusal)
             context.set_trailing_metadata((("grpc-status-details-bin", status),))

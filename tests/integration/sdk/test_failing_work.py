@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from client_sdk import (
+    Evaluation,
     Event,
     Participant,
     StepOutcome,
     TrainingFailed,
+    TrainingResult,
 )
 from client_sdk.events import (
     Refused,
@@ -22,6 +27,7 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import Role
 from flasc_core.methods import TrainRule
 from flasc_core.pb.v1 import device_service_pb2 as pb
+from tests.integration.sdk.conftest import Time
 from tests.support.scripted_service import Fault, Peer, a_task_spec
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
@@ -74,6 +80,56 @@ def test_an_update_of_what_should_be_frozen_is_never_sent(peer: Peer, join: Join
     assert [outcome.outcome for outcome in peer.outcomes] == [pb.OUTCOME_FAILED]
 
 
+@pytest.mark.parametrize("wrong", [{"update": None}, {"examples": 20.0}, {"steps": "3"}])
+def test_a_trainer_that_returns_what_is_no_result_costs_the_assignment(
+    peer: Peer, join: Join, wrong: dict[str, Any]
+) -> None:
+    class Wrong(VectorTrainer):
+        def train(self, *given: Any, **named: Any) -> TrainingResult:
+            return replace(super().train(*given, **named), **wrong)
+
+    with join(trainer=Wrong()) as participant:
+        assert participant.step().outcome is StepOutcome.FAILED
+
+    assert [outcome.detail for outcome in peer.outcomes] == ["training failed: TypeError"]
+
+
+def test_an_evaluation_that_counts_in_fractions_costs_the_assignment(
+    peer: Peer, join: Join
+) -> None:
+    class Wrong(VectorTrainer):
+        def evaluate(self, weights: NDArray[np.float32]) -> Evaluation | None:
+            return Evaluation(correct=0.5, total=1, loss_sum=0.1)  # type: ignore[arg-type]
+
+    with join(trainer=Wrong()) as participant:
+        assert participant.step().outcome is StepOutcome.FAILED
+
+    assert [outcome.detail for outcome in peer.outcomes] == ["evaluation failed: TypeError"]
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(peer: Peer, join: Join) -> None:
+    class OfNumpy(VectorTrainer):
+        def train(self, *given: Any, **named: Any) -> TrainingResult:
+            result = super().train(*given, **named)
+            return replace(result, examples=np.int64(20), loss_mean=np.float32(0.5))  # type: ignore[arg-type]
+
+    with join(trainer=OfNumpy()) as participant:
+        assert participant.step().outcome is StepOutcome.UPDATED
+
+
+def test_an_update_that_rounding_takes_past_the_tasks_bound_is_never_sent(
+    peer: Peer, join: Join
+) -> None:
+    change = np.random.default_rng((7, 1)).standard_normal(a_layout().dim).astype(np.float32)
+    bound = float(np.abs(change).max()) * 1.0001
+    peer.task_spec = a_task_spec(a_layout(), max_abs_value=bound, encoding="int4")
+    with join() as participant:
+        assert participant.step().outcome is StepOutcome.FAILED
+
+    assert peer.payloads == []
+    assert "would be refused" in peer.outcomes[0].detail
+
+
 @pytest.mark.parametrize(("factor", "accepted"), [(1.0, 1), (0.999, 0)])
 def test_the_largest_change_may_reach_the_tasks_bound_but_not_pass_it(
     peer: Peer, join: Join, factor: float, accepted: int
@@ -117,6 +173,24 @@ def test_a_final_refusal_drops_the_update_and_the_device_goes_on(
     assert len(peer.accepted) == 1
 
 
+def test_a_device_that_is_always_too_late_comes_back_less_and_less_often(
+    peer: Peer, join: Join, time: Time
+) -> None:
+    refused = Fault(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        refusal=Refusal(Reason.ROUND_CLOSED, "too late"),
+    )
+    peer.faults["SubmitUpdate"].extend([refused] * 9)
+    with join() as participant:
+        waits = [participant.step().wait_seconds for _ in range(10)]
+
+    for number, wait in enumerate(waits[:9]):
+        factor = 2 ** min(number, 7)
+        assert factor <= wait <= 10 * factor
+    # An update that counts starts afresh.
+    assert waits[9] <= 2
+
+
 def test_updates_that_are_rejected_again_and_again_end_the_run(peer: Peer, join: Join) -> None:
     rejected = Fault(
         code=grpc.StatusCode.INVALID_ARGUMENT, refusal=Refusal(Reason.VALUE_RANGE, "too large")
@@ -126,6 +200,8 @@ def test_updates_that_are_rejected_again_and_again_end_the_run(peer: Peer, join:
         participant.run()
 
     assert peer.calls.count("SubmitUpdate") == 3
+    # Each place is free again.
+    assert [outcome.outcome for outcome in peer.outcomes] == [pb.OUTCOME_FAILED] * 3
 
 
 def test_an_assignment_that_expires_during_the_download_is_let_go(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -311,6 +312,39 @@ def test_stop_wakes_a_participant_that_sleeps(peer: Peer, join: Join) -> None:
 
     with join(on_event=stop, sleep=None) as participant:
         assert not participant.run().finished
+
+
+def test_stop_ends_a_call_that_is_under_way(peer: Peer, join: Join, trainer: VectorTrainer) -> None:
+    ended = threading.Event()
+
+    def stop_and_never_answer() -> None:
+        participant.stop()
+        ended.wait(30)
+
+    peer.faults["SubmitUpdate"].append(Fault(first=stop_and_never_answer))
+    with join() as participant:
+        assert participant.step().outcome is StepOutcome.STOPPED
+        ended.set()
+    # What was not handed in stays, for the next time.
+    with join() as participant:
+        assert participant.step().outcome is StepOutcome.UPDATED
+    assert trainer.trained == 1
+
+
+@pytest.mark.parametrize("credential", ["", "fld_x\n", "fld x\t", "fld_ü"])
+def test_a_credential_that_no_request_can_carry_is_refused_at_once(
+    join: Join, credential: str
+) -> None:
+    with pytest.raises(ValueError, match="credential"):
+        join(credential=credential)
+    # The folder is free.
+    join().close()
+
+
+def test_a_window_of_no_time_does_not_make_a_device_ask_without_end(peer: Peer, join: Join) -> None:
+    peer.check_in_answers.append(pb.CheckInResponse(retry_window=a_window(0.0, 0.0)))
+    with join() as participant:
+        assert participant.step().wait_seconds >= 1.0
 
 
 # -- the folder

@@ -196,7 +196,22 @@ def test_a_device_that_hears_at_its_question_that_it_is_too_late_sends_nothing(
 
 def test_bytes_of_every_attempt_are_counted(peer: Peer, join: Join, events: list[Event]) -> None:
     peer.task_spec = a_task_spec(LAYOUT, max_unary_payload_bytes=1 << 30)
-    peer.faults["SubmitUpdate"].extend([Fault(), Fault()])
+    peer.faults["SubmitUpdate"].append(Fault())
     with join() as participant:
         participant.step()
-        assert participant.summary.payload_bytes_sent == 3 * size_of(events)
+        assert participant.summary.payload_bytes_sent == 2 * size_of(events)
+
+
+def test_an_update_that_one_message_could_not_bring_is_streamed(peer: Peer, join: Join) -> None:
+    peer.task_spec = a_task_spec(LAYOUT, max_unary_payload_bytes=1 << 30)
+    peer.faults["SubmitUpdate"].append(Fault())
+    peer.faults["StreamUpdate"].append(Fault(after_bytes=CHUNK_BYTES))
+    with join() as participant:
+        assert participant.step().outcome is StepOutcome.UPDATED
+
+    assert uploads(peer) == [
+        "SubmitUpdate",
+        *["QueryUpload", "StreamUpdate"],
+        *["QueryUpload", "StreamUpdate"],
+    ]
+    assert peer.starts == [0, CHUNK_BYTES]

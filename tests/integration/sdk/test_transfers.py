@@ -21,6 +21,7 @@ from client_sdk import (
 )
 from client_sdk.events import Downloaded, Retrying, Uploaded
 from flasc_core.errors import Reason, Refusal
+from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.integration.sdk.conftest import LAYOUT, Time
 from tests.support.scripted_service import Fault, Peer, a_task_spec
 from tests.support.vector_trainer import VectorTrainer
@@ -107,10 +108,11 @@ def test_a_service_that_is_overloaded_without_saying_when_is_not_asked_again(
 def test_attempts_are_bounded_and_the_update_survives_them(
     peer: Peer, join: Join, trainer: VectorTrainer
 ) -> None:
-    peer.faults["SubmitUpdate"].extend([Fault()] * 2)
+    peer.faults["SubmitUpdate"].append(Fault())
+    peer.faults["StreamUpdate"].append(Fault())
     with join(call_retries=TWO_ATTEMPTS) as participant, pytest.raises(ConnectionFailed):
         participant.step()
-    assert peer.calls.count("SubmitUpdate") == 2
+    assert peer.calls[-3:] == ["SubmitUpdate", "QueryUpload", "StreamUpdate"]
     with join() as participant:
         participant.step()
 
@@ -211,13 +213,23 @@ def test_a_download_with_another_digest_is_fetched_once_more_and_then_refused(
     peer: Peer, join: Join, trainer: VectorTrainer, tmp_path: Path
 ) -> None:
     peer.announced_sha256 = b"\x02" * 32
-    with join() as participant, pytest.raises(TransferDamaged):
-        participant.step()
+    with join() as participant:
+        assert participant.step().outcome is StepOutcome.FAILED
 
+    assert [outcome.outcome for outcome in peer.outcomes] == [pb.OUTCOME_FAILED]
     assert peer.offsets == [0, 0]
     assert trainer.trained == 0
     assert trainer.evaluated == []
     assert list((tmp_path / "state").glob("download-*")) == []
+
+
+def test_a_download_that_is_always_damaged_ends_the_run(peer: Peer, join: Join) -> None:
+    peer.announced_sha256 = b"\x02" * 32
+    with join() as participant, pytest.raises(TransferDamaged):
+        participant.run()
+
+    assert len(peer.offsets) == 6
+    assert len(peer.outcomes) == 3
 
 
 def test_a_part_that_was_damaged_on_disk_is_fetched_again(

@@ -406,16 +406,38 @@ def test_a_loss_and_predictions_of_the_apps_own_count_the_same() -> None:
     assert evaluated() == evaluated(loss=loss) == evaluated(predict=predict, loss=loss)
 
 
-def test_labels_that_are_masked_do_not_count() -> None:
-    class Masked(Examples):
-        def __init__(self) -> None:
-            super().__init__(size=8)
-            self.labels[3] = -100
+def masked(size: int, *places: int) -> Examples:
+    examples = Examples(size=size)
+    for place in places:
+        examples.labels[place] = -100
+    return examples
 
+
+def test_labels_that_are_masked_do_not_count() -> None:
     model = a_peft_model()
-    result = PeftTrainer(model, Examples(), Masked()).evaluate(start_of(model))
+    result = PeftTrainer(model, Examples(), masked(8, 3)).evaluate(start_of(model))
     assert result is not None
     assert result.total == 7
+
+
+def test_a_batch_without_a_label_is_passed_over() -> None:
+    model = a_peft_model()
+    # The last batch that is scored, and one of the batches of one that are trained, have none.
+    trainer = PeftTrainer(model, masked(5, 2), masked(65, 64))
+    scored = trainer.evaluate(start_of(model))
+    assert scored is not None
+    assert scored == PeftTrainer(model, Examples(), masked(64)).evaluate(start_of(model))
+    steps: list[int] = []
+    plan = replace(PLAN, batch_size=1, local_epochs=1)
+    result = trainer.train(start_of(model), plan, 5, lambda step, _: steps.append(step))
+    assert result.examples == 4
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_examples_without_any_label_train_nothing() -> None:
+    model = a_peft_model()
+    with pytest.raises(TrainingFailed, match="label"):
+        PeftTrainer(model, masked(2, 0, 1)).train(start_of(model), PLAN, 5, ignore_steps)
 
 
 def test_without_held_out_examples_there_is_no_evaluation() -> None:

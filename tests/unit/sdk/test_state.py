@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client_sdk._errors import StateDamaged, StateFolderInUse
+from client_sdk._errors import StateDamaged, StateFolderError, StateFolderInUse
 from client_sdk._state import PendingUpdate, StateFolder, Totals
 from flasc_core.pb.v1 import device_service_pb2 as pb
 
@@ -165,3 +165,44 @@ def test_the_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
     died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=120)
     assert died.returncode == 5
     StateFolder(tmp_path, task="t").close()
+
+
+# -- what a file system refuses
+
+
+def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"a file")
+    with pytest.raises(StateFolderError, match="state"):
+        StateFolder(tmp_path / "state", task="t")
+
+
+def test_what_can_not_be_written_is_told_and_byte_totals_go_on(
+    state: StateFolder, tmp_path: Path
+) -> None:
+    # Folders where the files would be written.
+    for name in ("pending-update", "participant.json"):
+        (tmp_path / f"writing-{name}").mkdir()
+    with pytest.raises(StateFolderError, match="pending-update"):
+        state.save_pending(a_pending())
+    state.count_sent(5)
+    assert state.totals.payload_bytes_sent == 5
+    with pytest.raises(StateFolderError, match=r"participant\.json"):
+        state.count_accepted(a_pending())
+
+    (tmp_path / "writing-participant.json").rmdir()
+    state.count_accepted(a_pending())
+    assert state.totals == Totals(updates_accepted=1, payload_bytes_sent=5)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+def test_nobody_else_can_read_an_update(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    state = StateFolder(folder, task="t")
+    state.save_pending(a_pending())
+    state.open_download(b"digest").append(b"part")
+    state.count_sent(1)
+    state.close()
+    assert folder.stat().st_mode & 0o077 == 0
+    files = [path for path in folder.iterdir() if path.name != "participant.lock"]
+    assert len(files) == 3
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
