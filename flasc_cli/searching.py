@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 from client_sdk.file_lock import FileLock
@@ -20,6 +19,7 @@ from flasc_sim.search.report import HALVING_LABEL, Findings, write_report
 from flasc_sim.search.space import Candidate, SearchSpace
 from flasc_sim.search.trials import Trials, first_rung, rounds_of, search_table
 from flasc_sim.settings import changed_table, read_settings, read_table
+from flasc_sim.simulation import Simulation
 from flasc_sim.workload import Sources, Workload, load_workload
 
 __all__ = ["Search", "search"]
@@ -78,7 +78,8 @@ def _search(
         say(f"  loading workload {settings.workload_name}")
         return load_workload(settings.workload_name, settings.workload_options, sources)
 
-    trials = Trials(table, folder / "runs", load)
+    pace = _Pace()
+    trials = Trials(table, folder / "runs", load, pace.count)
     grown: list[Comparison] = []
     halved: list[Outcome] = []
     if asked.grows:
@@ -86,7 +87,7 @@ def _search(
         grown = grow(
             space,
             asked.goal,
-            _Narrator(trials, asked.trials).measure,
+            _Narrator(trials, asked.trials, pace).measure,
             factor=asked.factor,
             trials=asked.trials,
         )
@@ -99,7 +100,7 @@ def _search(
         halved = halve(
             space,
             asked.goal,
-            _Narrator(trials, wanted).measure,
+            _Narrator(trials, wanted, pace).measure,
             rounds=rounds_of(table),
             trials=asked.trials,
             reduction=asked.reduction,
@@ -107,27 +108,44 @@ def _search(
             journal=folder / "study.journal",
         )
     findings = Findings(goal=asked.goal, grown=grown, halved=halved)
+    nearest = findings.nearest
+    if nearest is not None:
+        say("no run keeps to the budget: the one that would send the least goes on to its end")
+        *_, whole = _Narrator(trials, 1, pace).measure(nearest)
+        findings = replace(findings, completed=whole)
     cpu_seconds = sum(trials.run_folder(one.candidate).cpu_seconds() for one in findings.outcomes)
     result = trials.run_folder(findings.recommended.candidate).result()
     facts = {name: value for name, value in result["workload"].items() if name != "name"}
     return write_report(folder, findings, table, facts, cpu_hours=cpu_seconds / 3600)
 
 
+class _Pace:
+    """How long rounds take; evaluations are in it."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.rounds_per_run = 0
+        # The slowest trial's mean.
+        self.seconds_per_round = 0.0
+
+    def count(self, simulation: Simulation) -> None:
+        self.rounds += 1
+        self.rounds_per_run = simulation.config.ending.rounds
+
+
 class _Narrator:
     """Measures candidates and says what it sees, with the time that is left at the most."""
 
-    def __init__(self, trials: Trials, wanted: int) -> None:
+    def __init__(self, trials: Trials, wanted: int, pace: _Pace) -> None:
         self._trials: Final = trials
         self._wanted: Final = wanted
+        self._pace: Final = pace
         self._begun = 0
-        # Of trials that were run and not read alone.
-        self._seconds: Final[list[float]] = []
 
     def measure(self, candidate: Candidate) -> Outcomes:
         self._begun += 1
         say(f"  {self._begun} of {self._wanted}: {candidate.name}")
-        was_finished = self._trials.run_folder(candidate).is_finished
-        began = time.monotonic()
+        rounds_before, began = self._pace.rounds, time.monotonic()
         try:
             with closing(self._trials.measure(candidate)) as outcomes:
                 for outcome in outcomes:
@@ -138,14 +156,18 @@ class _Narrator:
             say(f"    stopped: {_told(last)}")
             raise
         finally:
-            if not was_finished:
-                self._seconds.append(time.monotonic() - began)
+            # What was read and not run tells nothing of time.
+            ran = self._pace.rounds - rounds_before
+            if ran:
+                took = (time.monotonic() - began) / ran
+                self._pace.seconds_per_round = max(self._pace.seconds_per_round, took)
             self._say_time_left()
 
     def _say_time_left(self) -> None:
         left = self._wanted - self._begun
-        if left and self._seconds:
-            say(f"    at most {left * fmean(self._seconds) / 60:.1f} min left as it goes")
+        seconds = left * self._pace.rounds_per_run * self._pace.seconds_per_round
+        if seconds:
+            say(f"    at most {seconds / 60:.0f} min left, if every run came to its end")
 
 
 def _told(outcome: Outcome) -> str:

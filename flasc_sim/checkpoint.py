@@ -26,12 +26,14 @@ _RANKED: Final = "ranked."
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """`draws` is the state of the generator that draws cohorts.
+    """`workload` is the identity of what the run was begun with; `draws` is the state of the
+    generator that draws cohorts.
 
     `steps` are how many tiers down clients have asked to be, and `cpu_seconds` what all processes
     that worked on the run took together.
     """
 
+    workload: str
     standing: Standing
     draws: Mapping[str, Any]
     steps: Mapping[int, int]
@@ -43,6 +45,7 @@ class Checkpoint:
 def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     standing = checkpoint.standing
     said = {
+        "workload": checkpoint.workload,
         "optimizer_step": standing.optimizer.step,
         "round_index": standing.round_index,
         "draws": checkpoint.draws,
@@ -66,6 +69,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
         arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     slots, ranked = _with_prefix(arrays, _SLOT), _with_prefix(arrays, _RANKED)
     return Checkpoint(
+        workload=said["workload"],
         standing=Standing(
             weights=arrays["weights"],
             optimizer=OptimizerState(step=said["optimizer_step"], slots=slots),

@@ -11,7 +11,17 @@ from typing import Any
 
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
 
-__all__ = ["Curve", "Row", "Run", "compare", "curve_of", "find_runs"]
+__all__ = [
+    "Curve",
+    "FailedRun",
+    "Row",
+    "Run",
+    "compare",
+    "curve_of",
+    "find_failures",
+    "find_runs",
+    "settings_but_seed",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +85,40 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     return sorted(found, key=lambda run: (run.name, run.result["seed"]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRun:
+    """A run whose training failed, as where it diverged; `round` is from 1."""
+
+    name: str
+    seed: int
+    round: int
+    reason: str
+
+
+def find_failures(paths: Sequence[Path]) -> list[FailedRun]:
+    """Read the run folders, and those below other folders, whose training failed."""
+    folders = [file.parent for path in paths for file in path.rglob("failure.json")]
+    return sorted(map(_read_failure, folders), key=lambda failed: (failed.name, failed.seed))
+
+
+def _read_failure(folder: Path) -> FailedRun:
+    settings, failure = (
+        json.loads((folder / f"{name}.json").read_bytes()) for name in ("settings", "failure")
+    )
+    return FailedRun(name=settings["name"], seed=settings["seed"], **failure)
+
+
 def compare(runs: Sequence[Run]) -> list[Row]:
     """Sum up runs by name, best first.
 
-    ValueError where one name stands for several configurations, or a seed is there twice.
+    ValueError where one name stands for several configurations or data sets, where a seed is there
+    twice, and where some runs were scored on held-out rows and others on validation rows.
     """
+    if len({run.result["evaluated_on"] for run in runs}) > 1:
+        raise ValueError(
+            "some of the runs were scored on held-out rows and some on validation rows; compare "
+            "them apart"
+        )
     largest = max((run.result["dim"] for run in runs), default=0)
     rows = [_row(name, group, largest) for name, group in _by_name(runs).items()]
     return sorted(rows, key=lambda row: (-row.accuracy, row.name))
@@ -98,15 +137,19 @@ def curve_of(name: str, runs: Sequence[Run]) -> Curve:
 
 
 def _read(folder: Path) -> Run:
-    settings = json.loads((folder / "settings.json").read_bytes())
-    settings.pop("seed")
-    # The seed of an initial base follows the run's.
-    settings["base"].pop("seed", None)
     return Run(
         folder=folder,
-        settings=json.dumps(settings, sort_keys=True),
+        settings=settings_but_seed(json.loads((folder / "settings.json").read_bytes())),
         result=json.loads((folder / "result.json").read_bytes()),
     )
+
+
+def settings_but_seed(settings: Mapping[str, Any]) -> str:
+    """Return what runs of one configuration have in common, to be compared."""
+    common = {name: value for name, value in settings.items() if name != "seed"}
+    # The seed of an initial base follows the run's.
+    common["base"] = {name: value for name, value in settings["base"].items() if name != "seed"}
+    return json.dumps(common, sort_keys=True)
 
 
 def _by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -116,6 +159,8 @@ def _by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for name, group in groups.items():
         if len({run.settings for run in group}) > 1:
             raise ValueError(f"runs called {name!r} differ in more than their seed; rename one")
+        if len({json.dumps(run.result["workload"], sort_keys=True) for run in group}) > 1:
+            raise ValueError(f"runs called {name!r} had different data or models")
         if len({run.result["seed"] for run in group}) < len(group):
             raise ValueError(f"a seed of {name!r} is there twice")
     return groups

@@ -28,6 +28,11 @@ class Seat:
 
 
 class Engine(Protocol):
+    @property
+    def cpu_seconds(self) -> float:
+        """What other processes than this one took so far."""
+        ...
+
     def train(
         self, assignments: Mapping[str, Assignment], cohort: Sequence[Seat]
     ) -> Iterator[DeviceUpdate]:
@@ -88,6 +93,10 @@ class SerialEngine:
     def __init__(self, parts: EngineParts) -> None:
         self._config: Final = parts.config
         self._trainers: Final = parts.trainers
+
+    @property
+    def cpu_seconds(self) -> float:
+        return 0.0
 
     def train(
         self, assignments: Mapping[str, Assignment], cohort: Sequence[Seat]

@@ -7,16 +7,19 @@ back, and are folded here as a server folds them. So whoever trains a device cha
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import ray
 import torch
+from ray.exceptions import RayTaskError
 
 from aggregator_service.domain.tasks import TaskConfig
+from client_sdk import TrainingFailed
 from client_sdk.peft_trainer import base_model_sha256
 from flasc_sim.device_work import Assignment, DeviceUpdate, TierWork
 from flasc_sim.engine import EngineParts, MakeEngine, Seat, Trainers
@@ -51,6 +54,8 @@ def ray_engines(
 
 
 class _RayEngine:
+    cpu_seconds = 0.0
+
     def __init__(self, parts: EngineParts, *, workers: int, gpus_per_worker: float) -> None:
         device = "cuda" if gpus_per_worker else "cpu"
         # Once for all workers of a machine.
@@ -77,7 +82,7 @@ class _RayEngine:
             worker.open.remote(given)
         waiting, idle = deque(enumerate(cohort)), deque(self._workers)
         busy: dict[Any, tuple[int, Any]] = {}
-        done: dict[int, DeviceUpdate] = {}
+        done: dict[int, DeviceUpdate | TrainingFailed] = {}
         for number in range(len(cohort)):
             while number not in done:
                 while waiting and idle:
@@ -87,8 +92,22 @@ class _RayEngine:
                 (ended, *_), _ = ray.wait(list(busy), num_returns=1)
                 place, worker = busy.pop(ended)
                 idle.append(worker)
-                done[place] = ray.get(ended)
-            yield done.pop(number)
+                done[place] = self._result(ended)
+            update = done.pop(number)
+            if isinstance(update, TrainingFailed):
+                raise update
+            yield update
+
+    def _result(self, ended: Any) -> DeviceUpdate | TrainingFailed:
+        """A failure waits for its turn, so that of several the same one is told in every run."""
+        try:
+            update, seconds = ray.get(ended)
+        except RayTaskError as error:
+            if isinstance(error.cause, TrainingFailed):
+                return error.cause
+            raise
+        self.cpu_seconds += seconds
+        return cast("DeviceUpdate", update)
 
 
 class _Worker:
@@ -117,5 +136,8 @@ class _Worker:
     def open(self, assignments: Mapping[str, Assignment]) -> None:
         self._work = {tier: TierWork(self._config, given) for tier, given in assignments.items()}
 
-    def train(self, seat: Seat) -> DeviceUpdate:
-        return self._work[seat.tier].do(self._trainers.of(seat.client), seat.seed)
+    def train(self, seat: Seat) -> tuple[DeviceUpdate, float]:
+        """With the CPU seconds that it took."""
+        began = time.process_time()
+        update = self._work[seat.tier].do(self._trainers.of(seat.client), seat.seed)
+        return update, time.process_time() - began

@@ -117,8 +117,8 @@ class RunFolder:
         (self.path / "checkpoint").unlink(missing_ok=True)
 
     def fail(self, simulation: Simulation, reason: str) -> Failure:
-        """Write that the round after the last one failed; the run is not begun again."""
-        failure = Failure(round=simulation.rounds_done + 1, reason=reason)
+        """Write that the round under way failed; the run is not begun again."""
+        failure = Failure(round=simulation.round_under_way, reason=reason)
         self._write_records(simulation)
         write_whole(self.path / "failure.json", _json(asdict(failure)))
         (self.path / "checkpoint").unlink(missing_ok=True)

@@ -49,6 +49,12 @@ class Simulation:
         engine: MakeEngine = SerialEngine,
     ) -> None:
         """Raises ValueError for settings that make no task of this workload."""
+        self._identity: Final = workload.identity()
+        if checkpoint is not None and checkpoint.workload != self._identity:
+            raise ValueError(
+                "the run was begun with other data or another model; give it those, or begin a new "
+                "one in another folder"
+            )
         self.settings: Final = settings
         self._workload: Final = workload
         self._clients: Final = settings.partition.divide(workload, settings.seed)
@@ -70,6 +76,8 @@ class Simulation:
         else:
             self._draws.bit_generator.state = checkpoint.draws
             self.federation = Federation.resume(self.config, checkpoint.standing)
+        # From 1; what failed did so in this one, be it at the evaluation after it.
+        self.round_under_way = self.rounds_done
         self._engine: Final = engine(
             EngineParts(
                 config=self.config,
@@ -95,11 +103,12 @@ class Simulation:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of this process since it took the run up, and of those before it."""
-        return time.process_time() - self._started
+        """Of this process since it took the run up, of its engine's, and of those before it."""
+        return time.process_time() - self._started + self._engine.cpu_seconds
 
     def advance(self) -> None:
         """Run a round, and score the adapter where that is due. Raises TrainingFailed."""
+        self.round_under_way = self.rounds_done + 1
         cohort = self._draw_cohort()
         assignments = {seat.tier: self.federation.open(seat.tier) for seat in cohort}
         updates = self._engine.train(assignments, cohort)
@@ -121,6 +130,7 @@ class Simulation:
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
+            workload=self._identity,
             standing=self.federation.standing,
             draws=self._draws.bit_generator.state,
             steps=dict(+self._steps),
@@ -136,6 +146,10 @@ class Simulation:
             base_model_sha256=base_sha256,
             peft_config_json=peft_config_json(self._model),
         )
+        if config.ending.target_accuracy is not None:
+            raise ValueError(
+                "a simulation runs all of its rounds: leave out ending.target_accuracy"
+            )
         if config.policy.goal > len(self._clients):
             raise ValueError(
                 f"policy.goal is {config.policy.goal}, and there are {len(self._clients)} clients"

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Final, cast
 
 import numpy as np
@@ -62,9 +63,10 @@ def _kept(
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         # Another process may be computing the same: whoever is last replaces equal bytes.
-        unfinished = file.with_suffix(f".{os.getpid()}")
+        descriptor, unfinished = mkstemp(dir=folder, prefix=f"{file.stem}.")
+        os.close(descriptor)
         save_file(compute(), unfinished)
-        unfinished.replace(file)
+        Path(unfinished).replace(file)
     return load_file(file)
 
 

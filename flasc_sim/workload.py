@@ -9,9 +9,11 @@ A workload is one module in `flasc_sim.workloads`, named as settings name it, wi
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -84,6 +86,15 @@ class Workload:
     def size(self) -> int:
         """How many rows `train` has."""
         return len(self.train)  # type: ignore[arg-type]
+
+    def identity(self) -> str:
+        """A digest that another source of data changes: what it says of itself, and its rows."""
+        said = {"name": self.name, "model": self.base_model_name, "facts": dict(self.facts)}
+        digest = sha256(json.dumps(said, sort_keys=True).encode())
+        for column in (self.labels, self.owners):
+            digest.update(b"-" if column is None else column.astype("<i8").tobytes())
+        digest.update(f"{self.size} {len(self.held_out)}".encode())  # type: ignore[arg-type]
+        return digest.hexdigest()
 
 
 def workload_names() -> list[str]:

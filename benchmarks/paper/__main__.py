@@ -62,7 +62,14 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="fewer than the task's, to try it out")
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="where results are")
     parser.add_argument("--page", type=Path, default=_PAGE, help="gets the tables")
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if arguments.rounds is not None and arguments.folder == _FOLDER:
+        parser.error("give --folder with --rounds: these are no results to keep")
+    if arguments.table != "report":
+        methods = TABLES[arguments.table].methods
+        if unknown := [method for method in arguments.only if method not in methods]:
+            parser.error(f"{arguments.table} has no {unknown[0]}; there are {', '.join(methods)}")
+    return arguments
 
 
 if __name__ == "__main__":

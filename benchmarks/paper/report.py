@@ -12,15 +12,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks.paper.tables import TABLES
+from flasc_sim.comparison import FailedRun, find_failures, settings_but_seed
 from flasc_sim.figures import figure
-from flasc_sim.run_folder import RunFolder
 
 __all__ = [
-    "FailedRun",
     "Row",
     "Run",
     "family_of",
-    "read_failures",
     "read_runs",
     "report",
     "summed_up",
@@ -52,6 +50,8 @@ class Run:
 
     method: str
     family: str
+    # All but its seed.
+    settings: str
     seed: int
     tier: str
     accuracy: float
@@ -98,14 +98,14 @@ def report(folder: Path, page: Path) -> None:
     text = page.read_text()
     for name, table in TABLES.items():
         rows = summed_up(read_runs(folder / name), table.methods)
-        failures = read_failures(folder / name)
         if not rows:
             continue
+        failures = find_failures([folder / name])
         lines = [*map(_line, rows), *map(_failure_line, failures)]
         text = _replaced(text, name, [*_HEADER, *lines])
         said = {"study": table.heading, "command": f"python -m benchmarks.paper {name}"}
         results = [{**asdict(row), "accuracy": row.accuracy} for row in rows]
-        results += [asdict(failure) for failure in failures]
+        results += [{"method": failed.name, **asdict(failed)} for failed in failures]
         (folder / f"{name}.json").write_text(
             json.dumps({**said, **_machine(folder / name), "results": results}, indent=1) + "\n"
         )
@@ -120,35 +120,11 @@ def read_runs(folder: Path) -> list[Run]:
     return [run for file in files for run in _runs(file.parent)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedRun:
-    """One run whose training failed, as where it diverged; `round` is from 1."""
-
-    method: str
-    seed: int
-    round: int
-    reason: str
-
-
-def read_failures(folder: Path) -> list[FailedRun]:
-    """Return the runs of METHOD/seedN whose training failed."""
-    found: list[FailedRun] = []
-    for place in sorted(file.parent for file in folder.glob("*/seed*/failure.json")):
-        failure = RunFolder(path=place).failure
-        if failure is not None:
-            found.append(
-                FailedRun(
-                    method=place.parent.name,
-                    seed=int(place.name.removeprefix("seed")),
-                    round=failure.round,
-                    reason=failure.reason,
-                )
-            )
-    return found
-
-
 def summed_up(runs: Sequence[Run], methods: Sequence[str]) -> list[Row]:
-    """Return a row for each method and tier that has runs, in the order of `methods`."""
+    """Return a row for each method and tier that has runs, in the order of `methods`.
+
+    ValueError where a method's seeds were not run with equal settings.
+    """
     largest = max((run.parameters for run in runs), default=0)
     found: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: methods.index(run.method)):
@@ -167,6 +143,7 @@ def _runs(folder: Path) -> list[Run]:
         Run(
             method=folder.parent.name,
             family=family_of(settings),
+            settings=settings_but_seed(settings),
             seed=result["seed"],
             tier=tier,
             accuracy=part["accuracy"],
@@ -206,6 +183,8 @@ def family_of(settings: Mapping[str, Any]) -> str:
 
 def _row(runs: Sequence[Run], largest: int) -> Row:
     first = runs[0]
+    if len({run.settings for run in runs}) > 1:
+        raise ValueError(f"{first.method}: seeds were run with other settings; run it again")
     down, up = (round(mean(values)) for values in zip(*map(_bytes, runs), strict=True))
     dense = 2 * 4 * largest * mean(run.devices for run in runs)
     return Row(
@@ -242,7 +221,7 @@ def _line(row: Row) -> str:
 
 def _failure_line(failed: FailedRun) -> str:
     told = f"failed in round {failed.round}: {failed.reason}"
-    return f"| {failed.method} | {failed.seed} | {told} | - | - | - | - |"
+    return f"| {failed.name} | {failed.seed} | {told} | - | - | - | - |"
 
 
 def _replaced(text: str, name: str, lines: Sequence[str]) -> str:

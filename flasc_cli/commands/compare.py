@@ -42,6 +42,11 @@ def compare(
 
     try:
         found = comparison.find_runs(runs)
+        for failed in comparison.find_failures(runs):
+            say(
+                f"left out: {failed.name}, seed {failed.seed}, failed in round {failed.round}: "
+                f"{failed.reason}"
+            )
         rows = comparison.compare(found)
         if out is not None:
             from flasc_sim.comparison_report import write_report

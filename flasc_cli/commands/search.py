@@ -89,7 +89,7 @@ def search(
         {
             **found["recommended"],
             "meets the goal": found["goal"]["is_met"],
-            "task": str(out / "task.toml"),
+            "task": str(out / found["task"]) if found["task"] else "none: see docs/search.md",
             "settings": str(out / "recommended.toml"),
             "report": str(out / "report.html"),
         }

@@ -72,7 +72,7 @@ def simulate(
     ) as made:
         results = run_all(
             planned,
-            Sources(data=data, cache=cache),
+            Sources(data=data, weights=weights, cache=cache),
             out,
             checkpoint_every=checkpoint_every,
             engine=made,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from flasc_sim.search.space import Candidate
 from flasc_sim.settings import TASK_TABLES
 
-__all__ = ["recommended_table", "task_table", "to_toml"]
+__all__ = ["can_be_a_task", "recommended_table", "task_table", "to_toml"]
 
 _MODEL_FACTS: Final = ("model", "dtype", "layers_without_adapter")
 
@@ -24,6 +24,14 @@ def recommended_table(table: Mapping[str, Any], candidate: Candidate) -> dict[st
     changed["name"] = candidate.name
     changed["evaluation"] = {**changed.get("evaluation", {}), "on": "held_out"}
     return changed
+
+
+def can_be_a_task(facts: Mapping[str, Any]) -> bool:
+    """Whether `flasc task create` makes a model like the workload's: its texts' mean, classified.
+
+    A workload that names no model leaves it to the command.
+    """
+    return "model" not in facts or facts.get("pooling") == "mean"
 
 
 def task_table(

@@ -8,6 +8,7 @@ each other, and keep the better. Stop when neither improves, or when the goal or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -34,8 +35,8 @@ def grow(
     """Grow from the smallest candidate; return every comparison, the first being the start alone.
 
     A rival that the goal's bytes do not allow is not kept, and there is none beyond the space's
-    largest rank and density. A goal of accuracy ends where it is met first. At most `trials` are
-    measured.
+    largest rank and density, at which the last step ends however short it is. A goal of accuracy
+    ends where it is met first. At most `trials` are measured.
     """
     current = measured(goal, measure(space.smallest))
     grown = [Comparison(rivals=(current,), kept=current)]
@@ -56,10 +57,11 @@ def grow(
 
 def _larger(smaller: Candidate, space: SearchSpace, factor: int) -> list[Candidate]:
     """The one with the larger rank first."""
-    larger = (
-        (smaller.rank * factor, smaller.density),
-        (smaller.rank, smaller.density * factor),
-    )
+    larger: list[tuple[int, float]] = []
+    if smaller.rank < space.ranks[-1]:
+        larger.append((min(smaller.rank * factor, space.ranks[-1]), smaller.density))
+    if smaller.density < space.densities[-1]:
+        larger.append((smaller.rank, _grown(smaller.density, space.densities, factor)))
     return [
         space.candidate(
             rank=rank,
@@ -69,8 +71,14 @@ def _larger(smaller: Candidate, space: SearchSpace, factor: int) -> list[Candida
             base=smaller.base,
         )
         for rank, density in larger
-        if rank <= space.ranks[-1] and density <= space.densities[-1]
     ]
+
+
+def _grown(density: float, listed: Sequence[float], factor: int) -> float:
+    """`factor` times as much, the largest at most, and as the list has it if it does."""
+    target = min(density * factor, listed[-1])
+    # Products of floats miss what the list says of the same number.
+    return next((one for one in listed if math.isclose(one, target)), target)
 
 
 def _better(goal: Goal, current: Outcome, rivals: Sequence[Outcome]) -> Outcome | None:

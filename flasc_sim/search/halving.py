@@ -26,6 +26,8 @@ __all__ = ["halve"]
 
 # How often a proposal may repeat an earlier trial before one that is new is drawn at random.
 _REPEATS: Final = 10
+# Of a constraint; the journal's JSON has no infinity.
+_WORST: Final = 1e9
 _STUDY: Final = "flasc-search"
 
 
@@ -61,12 +63,14 @@ def _run(goal: Goal, outcomes: Outcomes, study: optuna.Study, trial: optuna.Tria
     with closing(outcomes):
         for outcome in outcomes:
             last = outcome
-            trial.report(goal.score(outcome), outcome.round)
+            if not outcome.failed:
+                trial.report(goal.score(outcome), outcome.round)
             if not outcome.is_whole and (goal.is_beyond(outcome) or trial.should_prune()):
                 break
     # A run that failed ends before its last round too.
     stopped = not last.is_whole
-    trial.set_constraint("violation", goal.violation(last))
+    # What failed looked as good as any at its last evaluation; nothing is to be drawn near it.
+    trial.set_constraint("violation", _WORST if last.failed else goal.violation(last))
     trial.set_user_attr("accuracy", last.accuracy)
     trial.set_user_attr("payload_bytes", last.payload_bytes)
     if stopped:

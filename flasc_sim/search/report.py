@@ -5,7 +5,7 @@ outcomes.parquet  a row per candidate: how far it was run, its accuracy and its 
 curve.svg, .png   accuracy against bytes
 report.html        all of it to look at
 recommended.toml  for `flasc simulate`
-task.toml         for `flasc task create --settings`
+task.toml         for `flasc task create --settings`, where that makes the model that was searched
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from flasc_sim.checkpoint import write_whole
 from flasc_sim.figures import inline_svg
 from flasc_sim.search.curve import draw_curve
-from flasc_sim.search.files import recommended_table, task_table, to_toml
+from flasc_sim.search.files import can_be_a_task, recommended_table, task_table, to_toml
 from flasc_sim.search.goals import Goal, Outcome, frontier
 from flasc_sim.search.growth import LABEL as GROWTH_LABEL
 from flasc_sim.search.growth import Comparison
@@ -43,17 +43,28 @@ class Findings:
     goal: Goal
     grown: Sequence[Comparison]
     halved: Sequence[Outcome]
+    # Run to its end after all, since no run kept to the goal's bytes.
+    completed: Outcome | None = None
 
     @property
     def outcomes(self) -> list[Outcome]:
         """The farthest that each candidate was run, in the order in which they were measured."""
         farthest: dict[Candidate, Outcome] = {}
         seen = [rival for comparison in self.grown for rival in comparison.rivals]
-        for outcome in (*seen, *self.halved):
+        completed = [self.completed] if self.completed else []
+        for outcome in (*seen, *self.halved, *completed):
             known = farthest.setdefault(outcome.candidate, outcome)
             if outcome.round > known.round:
                 farthest[outcome.candidate] = outcome
         return list(farthest.values())
+
+    @property
+    def nearest(self) -> Candidate | None:
+        """Of runs that were all stopped for their bytes, the one that would send the fewest."""
+        stopped = [outcome for outcome in self.outcomes if not outcome.failed]
+        if not stopped or any(outcome.is_whole for outcome in stopped):
+            return None
+        return min(stopped, key=lambda outcome: outcome.projected_bytes).candidate
 
     @property
     def recommended(self) -> Outcome:
@@ -83,11 +94,10 @@ def write_report(
     said = _said(findings, facts) | {"cpu_hours": round(cpu_hours, 3)}
     _write_parquet(folder / "outcomes.parquet", said["outcomes"])
     draw_curve(folder, findings.outcomes, findings.path, findings.recommended)
-    for name, settings in (
-        ("recommended.toml", recommended_table(table, candidate)),
-        ("task.toml", task_table(table, candidate, facts)),
-    ):
-        write_whole(folder / name, to_toml(settings).encode())
+    recommended = to_toml(recommended_table(table, candidate))
+    write_whole(folder / "recommended.toml", recommended.encode())
+    if can_be_a_task(facts):
+        write_whole(folder / "task.toml", to_toml(task_table(table, candidate, facts)).encode())
     write_whole(folder / "report.html", _page(said, folder / "curve.svg").encode())
     write_whole(folder / "search.json", (json.dumps(said, indent=1) + "\n").encode())
     return said
@@ -102,6 +112,7 @@ def _said(findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
         "recommended": _row(chosen),
         "frontier": [outcome.candidate.name for outcome in frontier(findings.outcomes)],
         "outcomes": [_row(outcome) for outcome in findings.outcomes],
+        "task": "task.toml" if can_be_a_task(facts) else None,
         "growth": {
             "label": GROWTH_LABEL,
             "comparisons": [_comparison(comparison) for comparison in findings.grown],
@@ -152,9 +163,14 @@ def _page(said: Mapping[str, Any], curve: Path) -> str:
         "did not see: <code>flasc simulate recommended.toml --seed 1 --seed 2</code>.</p>\n"
         f"{inline_svg(curve)}\n"
         f"<table>{_table_row('th', _COLUMNS)}{rows}</table>\n"
-        f"<p>Methods: {escape(said['growth']['label'])}; {escape(said['halving']['label'])}. "
+        f"<p>Methods: {escape('; '.join(_methods(said)))}. "
         f"{said['cpu_hours']} CPU hours.</p>\n"
     )
+
+
+def _methods(said: Mapping[str, Any]) -> list[str]:
+    used = (("growth", "comparisons"), ("halving", "trials"))
+    return [said[method]["label"] for method, done in used if said[method][done]]
 
 
 def _table_row(cell: str, values: Sequence[str]) -> str:

@@ -31,8 +31,8 @@ class Candidate:
     @property
     def name(self) -> str:
         """What tells it from every other, and names its run."""
-        head = f"{self.head_density:g}" if self.head_density else "ranked"
-        return f"r{self.rank}-d{self.density:g}-head-{head}-{self.encoding}-{self.base}"
+        head = f"{self.head_density:.12g}" if self.head_density else "ranked"
+        return f"r{self.rank}-d{self.density:.12g}-head-{head}-{self.encoding}-{self.base}"
 
     def apply_to(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """Return a run's settings with this choice in them; all else stays as it was."""

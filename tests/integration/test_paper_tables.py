@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.paper.__main__ import main
-from benchmarks.paper.report import family_of
+from benchmarks.paper.report import Run, family_of, summed_up
 from benchmarks.paper.tables import TABLES, plan_run
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 
@@ -69,6 +70,42 @@ def test_a_method_s_named_sections_take_the_place_of_the_task_s() -> None:
     assert (private["adapter"]["rank"], private["privacy"]["epsilon"]) == (1, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["natural", "--rounds", "2"], "give --folder with --rounds"),
+        (["natural", "--only", "upload-1-4"], "natural has no upload-1-4"),
+    ],
+)
+def test_what_would_spoil_the_results_is_refused(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert told in capsys.readouterr().err
+
+
+def test_seeds_that_were_run_with_other_settings_make_no_row() -> None:
+    one = Run(
+        method="dense-r1",
+        family="dense LoRA",
+        tier="",
+        parameters=3,
+        rounds=2,
+        accuracy=0.5,
+        devices=4,
+        bytes_down=5,
+        bytes_up=6,
+        cpu_seconds=1.0,
+        epsilon=None,
+        seed=0,
+        settings="{}",
+    )
+    other = replace(one, seed=1, settings='{"rank": 1}')
+    with pytest.raises(ValueError, match="dense-r1: seeds were run with other settings"):
+        summed_up([one, other], ["dense-r1"])
+
+
 def a_corpus(file: Path) -> None:
     draw = np.random.default_rng(0)
     labels = np.arange(400) % len(WORDS)
@@ -112,6 +149,7 @@ def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
 
     failed = folder / "newsgroups" / "rolora" / "seed1"
     failed.mkdir(parents=True)
+    (failed / "settings.json").write_text(json.dumps({"name": "rolora", "seed": 1}))
     failure = {"round": 2, "reason": "training diverged"}
     (failed / "failure.json").write_text(json.dumps(failure))
 

@@ -104,6 +104,13 @@ def test_a_search_ends_with_a_task_that_can_be_created(config: Path) -> None:
     assert sum(math.prod(tensor["shape"]) for tensor in created["layout"]) == run["dim"]
 
 
+def test_a_budget_that_no_run_keeps_ends_with_the_fewest_bytes(config: Path) -> None:
+    found = said(search(config, "--byte-budget", "10", "--json"))
+    assert found["goal"] == {"byte_budget": 10, "is_met": False}
+    whole = [row for row in found["outcomes"] if row["state"] == "FINISHED"]
+    assert [row["name"] for row in whole] == [found["recommended"]["name"]]
+
+
 def test_a_search_that_is_repeated_reads_its_runs_and_says_the_same(config: Path) -> None:
     first = said(search(config, "--target-accuracy", "0.01", "--method", "growth", "--json"))
     again = search(config, "--target-accuracy", "0.01", "--method", "growth", "--json")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from client_sdk import TrainingFailed
 from flasc_sim.engine import MakeEngine, SerialEngine
-from flasc_sim.run_folder import RunFolder, run
+from flasc_sim.run_folder import Failure, RunFolder, run
 from flasc_sim.settings import RunSettings
 from tests.support.tiny_workload import a_run, a_workload
 
@@ -40,3 +41,17 @@ def test_two_workers_give_the_bytes_of_one_process(tmp_path: Path, two_workers: 
     settings = a_run(f"tiers={json.dumps(tiers)}", "policy.goal=5", "adapter.dropout=0.1")
     one = results_of(tmp_path / "one", settings, SerialEngine)
     assert results_of(tmp_path / "two", settings, two_workers) == one
+
+
+@pytest.mark.timeout(600)
+def test_training_that_fails_on_a_worker_fails_as_it_does_here(
+    tmp_path: Path, two_workers: MakeEngine
+) -> None:
+    wild = a_run("training.learning_rate=1e5")
+    reasons: list[Failure | None] = []
+    for engine in (SerialEngine, two_workers):
+        folder = RunFolder(path=tmp_path / str(len(reasons)))
+        with pytest.raises(TrainingFailed):
+            run(wild, a_workload, folder, engine=engine)
+        reasons.append(folder.failure)
+    assert reasons[0] == reasons[1]

@@ -9,7 +9,8 @@ from statistics import fmean, stdev
 
 import pytest
 
-from flasc_sim.comparison import compare, curve_of, find_runs
+from client_sdk import TrainingFailed
+from flasc_sim.comparison import compare, curve_of, find_failures, find_runs
 from flasc_sim.comparison_report import write_report
 from flasc_sim.run_folder import RunFolder, run
 from tests.support.tiny_workload import a_run, a_workload
@@ -82,6 +83,30 @@ def test_a_seed_that_is_there_twice_is_refused(runs: Path, tmp_path: Path) -> No
     shutil.copytree(runs / "dense", tmp_path / "copy")
     with pytest.raises(ValueError, match="'dense' is there twice"):
         compare(find_runs([runs, tmp_path]))
+
+
+def test_one_name_for_two_data_sets_is_refused(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "dense" / "seed1", tmp_path / "seed2")
+    file = tmp_path / "seed2" / "result.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, "seed": 2, "workload": {"name": "another"}}))
+    with pytest.raises(ValueError, match="different data"):
+        compare(find_runs([runs, tmp_path]))
+
+
+def test_validation_rows_are_not_compared_with_held_out_ones(runs: Path, tmp_path: Path) -> None:
+    run(a_run("evaluation.on=validation"), a_workload, RunFolder(path=tmp_path / "other"))
+    with pytest.raises(ValueError, match="validation rows"):
+        compare(find_runs([runs, tmp_path]))
+
+
+def test_runs_that_failed_are_told(tmp_path: Path) -> None:
+    wild = a_run("name=wild", "training.learning_rate=1e5")
+    with pytest.raises(TrainingFailed):
+        run(wild, a_workload, RunFolder(path=tmp_path / "wild"))
+    (failed,) = find_failures([tmp_path])
+    assert (failed.name, failed.seed, failed.round) == ("wild", 3, 1)
+    assert failed.reason
 
 
 def test_a_folder_without_a_finished_run_is_told(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_ranks_and_densities_stay_within_the_space() -> None:
     assert asked(table) == [(4, 1 / 4), (8, 1 / 4), (4, 1 / 2), (8, 1 / 2)]
 
 
+def test_steps_end_at_the_largest_and_meet_what_the_space_lists() -> None:
+    # 3 x 0.1 is not 0.3 in floats, and 9 x 3 is beyond 16.
+    space = SearchSpace(ranks=(1, 16), densities=(0.1, 0.3, 1.0), encodings=("int6",))
+    table = Table(lambda one: one.rank * one.density / 100)
+    grow(space, AMPLE, table, factor=3)
+    assert (1, 0.3) in asked(table)
+    assert asked(table)[-1] == (16, 1.0)
+    densities = {density for _, density in asked(table)}
+    assert densities == {0.1, 0.3, 0.3 * 3, 1.0}
+
+
 def test_a_larger_factor_takes_larger_steps() -> None:
     table = Table(told)
     grow(SPACE, AMPLE, table, factor=4)

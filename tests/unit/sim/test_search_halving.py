@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from flasc_sim.search.goals import ByteBudget, Outcome, TargetAccuracy
+from flasc_sim.search.goals import ByteBudget, Outcome, Outcomes, TargetAccuracy
 from flasc_sim.search.halving import halve
 from flasc_sim.search.space import Candidate, SearchSpace
 from flasc_sim.search.trials import first_rung
@@ -55,6 +58,22 @@ def test_most_runs_are_stopped_early_and_the_best_is_not() -> None:
     within = [one for one in outcomes if one.candidate.rank * one.candidate.density <= 1]
     best = max(accuracy(one.candidate) for one in within)
     assert BUDGET.choose(outcomes).accuracy == pytest.approx(best)
+
+
+def test_what_fails_after_a_good_evaluation_is_no_example_to_follow(tmp_path: Path) -> None:
+    def failing(candidate: Candidate) -> Outcomes:
+        seen = Table(accuracy).outcome(candidate, 3)
+        yield seen
+        yield replace(seen, accuracy=0.0, failed=True)
+
+    journal = tmp_path / "study.journal"
+    (last,) = halve(SPACE, BUDGET, failing, rounds=ROUNDS, trials=1, journal=journal)
+    assert last.failed
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    (trial,) = optuna.load_study(study_name=None, storage=storage).trials
+    assert trial.state is TrialState.PRUNED
+    (violation,) = trial.constraints.values()
+    assert violation > 1e6
 
 
 def test_a_run_beyond_the_budget_is_stopped_at_its_first_evaluation() -> None:

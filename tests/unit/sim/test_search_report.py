@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from flasc_sim.search.goals import ByteBudget, Goal, TargetAccuracy
 from flasc_sim.search.growth import Comparison
@@ -16,6 +18,7 @@ from tests.support.tiny_workload import a_run
 
 TABLE = Table(lambda one: 0.1 * one.rank, lambda one: 900 * one.rank)
 SMALL, MIDDLE, LARGE = (a_candidate(rank) for rank in (1, 2, 4))
+FACTS = {"model": "tiny", "pooling": "mean"}
 FILES = (
     "search.json",
     "outcomes.parquet",
@@ -39,7 +42,7 @@ def findings(goal: Goal) -> Findings:
 
 def written(folder: Path, goal: Goal) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    return write_report(folder, findings(goal), a_run().table, {"model": "tiny"}, cpu_hours=1.25)
+    return write_report(folder, findings(goal), a_run().table, FACTS, cpu_hours=1.25)
 
 
 def test_a_candidate_counts_once_by_its_longest_run(tmp_path: Path) -> None:
@@ -70,6 +73,39 @@ def test_growth_is_called_reconstructed_wherever_it_is_told_of(tmp_path: Path) -
     assert said["growth"]["label"] == "FLASC-Search-style (reconstructed)"
     assert said["growth"]["comparisons"][1] == {"rivals": [MIDDLE.name], "kept": MIDDLE.name}
     assert "FLASC-Search-style (reconstructed)" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_names_the_methods_that_were_used(tmp_path: Path) -> None:
+    alone = replace(findings(TargetAccuracy(accuracy=0.2)), halved=())
+    write_report(tmp_path, alone, a_run().table, FACTS, cpu_hours=1.25)
+    page = (tmp_path / "report.html").read_text()
+    assert "Methods: FLASC-Search-style (reconstructed). " in page
+
+
+def test_where_every_run_was_stopped_the_one_that_sends_least_is_named() -> None:
+    budget = ByteBudget(payload_bytes=10)
+    stopped = Findings(
+        goal=budget, grown=(), halved=(TABLE.outcome(LARGE, 1), TABLE.outcome(SMALL, 3))
+    )
+    assert stopped.nearest == SMALL
+    whole = replace(stopped, completed=TABLE.outcome(SMALL))
+    assert whole.nearest is None
+    assert whole.recommended == TABLE.outcome(SMALL)
+    failed = replace(TABLE.outcome(SMALL, 3), failed=True)
+    assert replace(stopped, halved=(failed,)).nearest is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "has_one"),
+    [({}, True), (FACTS, True), ({"model": "vit"}, False), ({**FACTS, "pooling": "last"}, False)],
+)
+def test_a_task_is_written_where_it_would_be_what_was_searched(
+    tmp_path: Path, facts: dict[str, str], has_one: bool
+) -> None:
+    found = findings(TargetAccuracy(accuracy=0.2))
+    said = write_report(tmp_path, found, a_run().table, facts, cpu_hours=1.25)
+    assert (tmp_path / "task.toml").exists() is has_one
+    assert said["task"] == ("task.toml" if has_one else None)
 
 
 def test_equal_findings_give_equal_files(tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ def test_every_combination_is_a_candidate_once() -> None:
     assert len({candidate.name for candidate in space.candidates}) == len(space.candidates)
 
 
+def test_candidates_that_differ_have_names_that_differ() -> None:
+    space = SearchSpace(densities=(1 / 1024, 0.3333333, 1 / 3))
+    assert len({one.name for one in space.candidates}) == len(space.candidates)
+
+
 def test_a_dense_adapter_has_its_head_ranked_in_one_way_only() -> None:
     space = SearchSpace(
         ranks=(4,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,39 @@ def test_a_folder_with_other_settings_is_refused_and_unchanged(tmp_path: Path) -
     with pytest.raises(ValueError, match="other settings"):
         finished(tmp_path, a_run("training.learning_rate=0.2"))
     assert bytes_of(RunFolder(path=tmp_path)) == before
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
+    folder = RunFolder(path=tmp_path)
+    killed(folder, after=2, checkpoint_every=1)
+
+    def other() -> Workload:
+        same = a_workload()
+        assert same.labels is not None
+        return replace(same, labels=same.labels[::-1])
+
+    with pytest.raises(ValueError, match="other data"):
+        run(a_run(), other, folder)
+    run(a_run(), a_workload, folder)
+
+
+def test_a_target_that_would_end_a_service_s_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="target_accuracy"):
+        finished(tmp_path, a_run("ending.target_accuracy=0.9"))
+
+
+def test_what_fails_at_the_evaluation_failed_in_the_round_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(self: PeftTrainer, weights: object) -> None:
+        raise TrainingFailed("the loss is not finite")
+
+    monkeypatch.setattr(PeftTrainer, "evaluate", evaluate)
+    folder = RunFolder(path=tmp_path)
+    with pytest.raises(TrainingFailed, match="round 3: "):
+        run(a_run(), a_workload, folder)
+    assert folder.failure is not None
+    assert folder.failure.round == 3
 
 
 def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
