@@ -41,6 +41,28 @@ def sampled_renyi(order: int, noise: float, rate: float) -> float:
     return (largest + math.log(total)) / (order - 1)
 
 
+def drawn_renyi(order: int, noise: float, rate: float) -> float:
+    """Wang, Balle and Kasiviswanathan 2019 (arXiv 1808.00087), theorem 9, of the Gaussian's own.
+
+    Its epsilon(infinity) has no bound, so that each of the theorem's minima is 2 or the first.
+    """
+
+    def gaussian(order: int) -> float:
+        return order / (2 * noise**2)
+
+    second = min(
+        math.log(4) + math.log(math.expm1(gaussian(2))),
+        math.log(2) + gaussian(2),
+    )
+    terms = [0.0, 2 * math.log(rate) + math.log(math.comb(order, 2)) + second]
+    terms += [
+        j * math.log(rate) + math.log(math.comb(order, j)) + (j - 1) * gaussian(j) + math.log(2)
+        for j in range(3, order + 1)
+    ]
+    largest = max(terms)
+    return (largest + math.log(sum(math.exp(term - largest) for term in terms))) / (order - 1)
+
+
 def sampled_delta(epsilon: float, noise: float, rate: float) -> float:
     """One round's delta, from the point on where its likelihood ratio is above exp(epsilon)."""
     sampled, plain = NormalDist(1, noise), NormalDist(0, noise)
@@ -124,6 +146,36 @@ def test_poisson_sampling_costs_what_tables_say(
 def test_a_fixed_cohort_costs_what_tables_say(noise: float, epsilon: float) -> None:
     got = fixed_size_epsilon(noise=noise, population=10_000, cohort=100, rounds=200, delta=1e-5)
     assert got == pytest.approx(epsilon, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("noise", "population", "cohort", "rounds"),
+    [(0.721, 5755, 400, 30), (1.466, 5755, 400, 30), (3.321, 5755, 400, 30), (1.0, 350, 10, 100)],
+)
+def test_a_fixed_cohort_costs_what_the_theorem_says(
+    noise: float, population: int, cohort: int, rounds: int
+) -> None:
+    delta = 1e-5
+    by_hand = min(
+        rounds * drawn_renyi(order, noise, cohort / population)
+        + math.log1p(-1 / order)
+        - (math.log(delta) + math.log(order)) / (order - 1)
+        for order in range(2, 200)
+    )
+    got = fixed_size_epsilon(
+        noise=noise, population=population, cohort=cohort, rounds=rounds, delta=delta
+    )
+    # The library's is the sharper theorem 27, and has orders between the whole ones.
+    assert 0.5 * by_hand < got <= by_hand * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("noise", "cohort"), [(0.7, 10), (1.0, 50), (2.0, 300)])
+def test_one_drawn_round_costs_no_less_than_two_data_sets_that_it_tells_apart(
+    noise: float, cohort: int
+) -> None:
+    # All others send zeros: what is seen is the one update if it was drawn, and noise.
+    got = fixed_size_epsilon(noise=noise, population=1000, cohort=cohort, rounds=1, delta=1e-6)
+    assert sampled_delta(got, noise, cohort / 1000) < 1e-6
 
 
 @pytest.mark.parametrize(
