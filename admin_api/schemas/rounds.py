@@ -105,6 +105,10 @@ class TierView(Output):
     accepted: int = Field(examples=[3])
     bytes: PayloadBytes
     evaluation: EvaluationView | None
+    values_by_role: dict[Role, int] = Field(
+        description="How the values of accepted updates divide, all of them together.",
+        examples=[{"LORA_A": 9_000, "LORA_B": 25_000, "HEAD": 23_100}],
+    )
 
     @classmethod
     def of(cls, tier: str, figures: TierFigures, dimension: int) -> Self:
@@ -114,6 +118,7 @@ class TierView(Output):
             accepted=figures.bytes.updates_accepted,
             bytes=PayloadBytes.of([figures.bytes], dimension),
             evaluation=EvaluationView.of(figures.evaluation),
+            values_by_role=dict(figures.values_by_role),
         )
 
 

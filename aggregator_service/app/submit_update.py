@@ -8,7 +8,7 @@ receipt is made after that has committed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -129,12 +129,12 @@ class SubmitUpdate:
         now = self.now()
         work.round.check_admits(now)
         work.assignment.check_open(now)
-        update = self._checked(work, header, payload)
+        update, composition = self._checked(work, header, payload)
         if update.payload_key is not None:
             self.blobs.put(update.payload_key, payload)
         try:
             receipt = self.store.run(
-                "submit_update", lambda tx: self._accept(tx, work, header, update, due)
+                "submit_update", lambda tx: self._accept(tx, work, header, update, composition, due)
             )
         except Refusal:
             self._drop_blob(update)
@@ -149,7 +149,10 @@ class SubmitUpdate:
         if update.payload_key is not None:
             self.blobs.delete(update.payload_key)
 
-    def _checked(self, work: Work, header: UpdateHeader, payload: bytes) -> Update:
+    def _checked(
+        self, work: Work, header: UpdateHeader, payload: bytes
+    ) -> tuple[Update, Mapping[Role, int]]:
+        """Return the update, and how its values divide."""
         config = work.task.config
         rule = upload_rule(work)
         limits = DecodeLimits(
@@ -167,7 +170,7 @@ class SubmitUpdate:
         update_id = uuid4()
         inline = len(payload) <= INLINE_BYTES
         key = f"rounds/{work.round.id}/updates/{update_id}-{header.payload_sha256.hex()}"
-        return Update(
+        update = Update(
             id=update_id,
             round_id=work.round.id,
             device_id=work.assignment.device_id,
@@ -182,9 +185,16 @@ class SubmitUpdate:
             payload=payload if inline else None,
             payload_key=None if inline else key,
         )
+        return update, composition
 
     def _accept(
-        self, tx: Transaction, work: Work, header: UpdateHeader, update: Update, due: int
+        self,
+        tx: Transaction,
+        work: Work,
+        header: UpdateHeader,
+        update: Update,
+        composition: Mapping[Role, int],
+        due: int,
     ) -> Receipt:
         # Shared, so that uploads do not queue behind one another's commits, while the closer
         # waits for all of them.
@@ -209,6 +219,7 @@ class SubmitUpdate:
                 update.accepted_at,
                 training_metrics=header.training_metrics,
                 evaluation=header.evaluation,
+                values_by_role=composition,
                 steps_down=header.steps_down and _may_step_down(work),
             )
         )

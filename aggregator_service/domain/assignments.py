@@ -8,13 +8,16 @@ TRAINING ──update accepted──▶ ACCEPTED ──the operator takes the up
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum, unique
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
 from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import Role
 
 __all__ = ["Assignment", "AssignmentState", "Evaluation", "TrainingMetrics"]
 
@@ -75,6 +78,8 @@ class Assignment:
     detail: str = ""
     training_metrics: TrainingMetrics | None = None
     evaluation: Evaluation | None = None
+    # How the values of its accepted update divide; absent roles are 0.
+    values_by_role: Mapping[Role, int] = field(default_factory=dict)
     revision: int = 0
 
     def check_open(self, now: datetime) -> None:
@@ -94,6 +99,7 @@ class Assignment:
         detail: str = "",
         training_metrics: TrainingMetrics | None = None,
         evaluation: Evaluation | None = None,
+        values_by_role: Mapping[Role, int] = MappingProxyType({}),
         steps_down: bool = False,
     ) -> Assignment:
         if self.state is not AssignmentState.TRAINING or state not in _ENDINGS:
@@ -105,6 +111,7 @@ class Assignment:
             detail=detail,
             training_metrics=training_metrics,
             evaluation=evaluation,
+            values_by_role={role: count for role, count in values_by_role.items() if count},
             tier_steps=self.tier_steps + steps_down,
         )
 
@@ -119,6 +126,7 @@ class Assignment:
             detail=reason,
             training_metrics=None,
             evaluation=None,
+            values_by_role={},
         )
 
 

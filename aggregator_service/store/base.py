@@ -22,6 +22,7 @@ from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.domain.updates import FoldProgress, Update
 from aggregator_service.store.reservations import Reservations
 from flasc_core.errors import Reason
+from flasc_core.layout import Role
 
 __all__ = [
     "Accumulators",
@@ -91,6 +92,8 @@ class TierFigures:
     bytes: ByteFigures
     # As in RoundFigures.
     evaluation: Evaluation | None
+    # How the values of its accepted updates divide.
+    values_by_role: Mapping[Role, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

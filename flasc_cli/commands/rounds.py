@@ -34,8 +34,21 @@ _COLUMNS = (
 )
 
 
+_TIER_COLUMNS = (
+    "tier",
+    "assigned",
+    "accepted",
+    "bytes down",
+    "bytes up",
+    "A / B / head down",
+    "A / B / head up",
+    "accuracy",
+)
+_ROLES = ("LORA_A", "LORA_B", "HEAD")
+
 _DEVICE_COLUMNS = (
     "device_id",
+    "tier",
     "state",
     "payload_bytes_down",
     "payload_bytes_up",
@@ -76,9 +89,10 @@ def show(
     if as_json:
         print_json({**shown, "assignments": devices})
         return
-    nested = ("devices", "bytes")
+    nested = ("devices", "bytes", "downloads", "tiers")
     print_fields({name: value for name, value in shown.items() if name not in nested})
     print_fields(payload_fields(shown["bytes"]))
+    print_table("Tiers", _TIER_COLUMNS, _tier_rows(shown))
     print_table("Devices", _DEVICE_COLUMNS, [[row[n] for n in _DEVICE_COLUMNS] for row in devices])
 
 
@@ -142,6 +156,31 @@ def watch(
             watch_lines(client, task)
         else:
             watch_table(client, task, _COLUMNS, _row)
+
+
+def _tier_rows(shown: Record) -> list[list[Json]]:
+    downloads = {file["tier"]: file for file in shown["downloads"]}
+    return [
+        [
+            part["tier"] or "(none)",
+            part["assigned"],
+            part["accepted"],
+            part["bytes"]["down"],
+            part["bytes"]["up"],
+            _shares(downloads.get(part["tier"], {}).get("values_by_role", {})),
+            _shares(part["values_by_role"]),
+            part["evaluation"] and part["evaluation"]["accuracy"],
+        ]
+        for part in shown["tiers"]
+    ]
+
+
+def _shares(values: Record) -> str:
+    """What of a mask is LoRA's A, its B and the head, in per cent."""
+    in_all = sum(values.values())
+    if not in_all:
+        return "-"
+    return " / ".join(f"{100 * values.get(role, 0) / in_all:.0f} %" for role in _ROLES)
 
 
 def _find(client: AdminApi, task: str, number: int) -> Record:

@@ -252,7 +252,8 @@ def _print_detail(detail: Record, *, as_json: bool) -> None:
     if detail["privacy"] is not None:
         told = config["privacy"] | detail["privacy"]
         fields |= {f"privacy {name.replace('_', ' ')}": value for name, value in told.items()}
-    print_fields({**fields, **sections, "tensors": len(config["layout"])})
+    tiers = {f"tier {tier['name']}": tier["method"] for tier in config["tiers"]}
+    print_fields({**fields, **sections, **tiers, "tensors": len(config["layout"])})
 
 
 def _label_count(labels: int | None, dataset: str | None, data: Path | None) -> int:

@@ -12,6 +12,7 @@ from aggregator_service.domain.assignments import Assignment, AssignmentState, E
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task
 from aggregator_service.store.base import LostRace, Store, Transaction
+from flasc_core.layout import Role
 from tests.builders import (
     NOW,
     SECOND,
@@ -63,6 +64,7 @@ def test_a_stored_assignment_is_read_back_as_it_was(store: Store, state: Assignm
         detail="the battery ran low",
         training_metrics=some_training(),
         evaluation=some_counts(),
+        values_by_role={Role.LORA_B: 2**40, Role.HEAD: 5},
         # The highest seed there is.
         training_seed=2**64 - 1,
     )

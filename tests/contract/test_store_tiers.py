@@ -8,6 +8,7 @@ from aggregator_service.domain.assignments import Assignment, AssignmentState
 from aggregator_service.domain.credentials import Device
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.store.base import Store
+from flasc_core.layout import Role
 from tests.builders import NOW, a_device, a_round, a_task, an_assignment, an_update, stored
 
 ACCEPTED = AssignmentState.ACCEPTED
@@ -62,3 +63,21 @@ def test_weights_are_summed_by_tier_over_the_accepted_set(store: Store) -> None:
     found = store.read("weights", lambda tx: tx.updates.weights_by_tier(current.id))
 
     assert dict(found) == {"": 2, "phone": 7}
+
+
+def test_values_are_summed_by_role_and_tier(store: Store) -> None:
+    current = a_stored_round(store)
+    for tier, values in (
+        ("", {Role.LORA_A: 2**40}),
+        ("phone", {Role.LORA_B: 3, Role.HEAD: 1}),
+        ("phone", {Role.LORA_B: 4}),
+    ):
+        device = a_device()
+        stored(store, device)
+        part = an_assignment(current, device, state=ACCEPTED, tier=tier, values_by_role=values)
+        stored(store, part)
+
+    tiers = store.read("figures", lambda tx: tx.assignments.figures(current.id)).tiers
+
+    assert tiers[""].values_by_role == {Role.LORA_A: 2**40, Role.LORA_B: 0, Role.HEAD: 0}
+    assert tiers["phone"].values_by_role == {Role.LORA_A: 0, Role.LORA_B: 7, Role.HEAD: 1}

@@ -22,6 +22,7 @@ from aggregator_service.store.base import (
 )
 from aggregator_service.store.memory.tables import Bytes, Tables, require
 from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import Role
 
 __all__ = ["MemoryAssignments", "MemoryRounds", "MemoryTasks"]
 
@@ -225,6 +226,9 @@ class MemoryAssignments:
             assigned=len(assignments),
             bytes=self._bytes(assignments),
             evaluation=_summed([one.evaluation for one in assignments if one.evaluation]),
+            values_by_role={
+                role: sum(one.values_by_role.get(role, 0) for one in assignments) for role in Role
+            },
         )
 
     def _bytes(self, assignments: Sequence[Assignment]) -> ByteFigures:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select, update
@@ -27,6 +28,7 @@ from aggregator_service.store.base import (
 )
 from aggregator_service.store.sql.statements import insert_if_absent
 from aggregator_service.store.sql.tables import assignments, rounds, updates
+from flasc_core.layout import Role
 
 __all__ = ["SqlAssignments"]
 
@@ -156,6 +158,10 @@ class SqlAssignments:
         return [_bytes_from_row(row) for row in self.connection.execute(query)]
 
 
+# Columns of how an update's values divide.
+_VALUES: Final[Mapping[Role, str]] = MappingProxyType(
+    {Role.LORA_A: "values_lora_a", Role.LORA_B: "values_lora_b", Role.HEAD: "values_head"}
+)
 _accepted = assignments.c.state == AssignmentState.ACCEPTED.value
 _EVALUATED = (
     func.count(assignments.c.evaluation_total).label("evaluations"),
@@ -194,7 +200,12 @@ _BYTES = select(
     func.coalesce(func.max(_size), 0).label("download_size"),
     func.count(case((_accepted, 1))).label("accepted"),
 ).select_from(_joined)
-_TIERS = _BYTES.add_columns(assignments.c.tier, func.count().label("assigned"), *_EVALUATED)
+_TIERS = _BYTES.add_columns(
+    assignments.c.tier,
+    func.count().label("assigned"),
+    *_EVALUATED,
+    *(func.sum(assignments.c[name]).label(name) for name in _VALUES.values()),
+)
 
 
 def _tier_from_row(row: Row[Any]) -> TierFigures:
@@ -202,6 +213,7 @@ def _tier_from_row(row: Row[Any]) -> TierFigures:
         assigned=int(row.assigned),
         bytes=_bytes_from_row(row),
         evaluation=_summed_evaluation(row),
+        values_by_role={role: int(getattr(row, name)) for role, name in _VALUES.items()},
     )
 
 
@@ -249,6 +261,7 @@ def _to_row(value: Assignment) -> dict[str, object]:
         "evaluation_total": None if evaluation is None else evaluation.total,
         "evaluation_loss_sum": None if evaluation is None else _finite(evaluation.loss_sum),
         "revision": value.revision,
+        **{name: value.values_by_role.get(role, 0) for role, name in _VALUES.items()},
     }
 
 
@@ -270,6 +283,9 @@ def _from_row(row: Row[Any]) -> Assignment:
         detail=row.detail,
         training_metrics=_training_from_row(row),
         evaluation=_evaluation_from_row(row),
+        values_by_role={
+            role: count for role, name in _VALUES.items() if (count := getattr(row, name))
+        },
         revision=row.revision,
     )
 

@@ -221,6 +221,10 @@ assignments: Final = Table(
     Column("tier", Text, nullable=False, server_default=""),
     Column("tier_steps", Integer, nullable=False, server_default="0"),
     Column("download_size_bytes", BigInteger, nullable=False, server_default="0"),
+    # How the values of its accepted update divide.
+    Column("values_lora_a", BigInteger, nullable=False, server_default="0"),
+    Column("values_lora_b", BigInteger, nullable=False, server_default="0"),
+    Column("values_head", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("round_id", "device_id"),
     Index(None, "task_id", "device_id", "state"),
     Index(None, "round_id", "state"),

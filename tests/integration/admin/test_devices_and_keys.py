@@ -73,6 +73,20 @@ def test_devices_come_in_pages(operator: Operator) -> None:
     assert second["next_cursor"] is None
 
 
+def test_a_tier_is_said_at_enrolment_or_later(operator: Operator) -> None:
+    enrolled = operator.post("/v1/devices", json={"name": "mine", "tier": "phone"}).json()["device"]
+    assert enrolled["tier"] == "phone"
+
+    moved = operator.post(f"/v1/devices/{enrolled['id']}/tier", json={"tier": "laptop"})
+
+    assert moved.status_code == 200
+    assert moved.json() == {**enrolled, "tier": "laptop"}
+    assert operator.get(f"/v1/devices/{enrolled['id']}").json()["tier"] == "laptop"
+    refused = operator.post(f"/v1/devices/{enrolled['id']}/tier", json={"tier": "No Such Name"})
+    assert refused.status_code == 422
+    assert operator.post("/v1/devices", json={"name": "bare"}).json()["device"]["tier"] == ""
+
+
 def test_devices_are_counted_by_whether_they_are_trusted_and_heard_of(operator: Operator) -> None:
     hour = timedelta(hours=1)
     stored(

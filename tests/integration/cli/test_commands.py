@@ -10,11 +10,13 @@ from safetensors.numpy import load_file
 
 from aggregator_service.app.steer_task import SteerTask
 from aggregator_service.domain.assignments import AssignmentState
-from aggregator_service.domain.tasks import TaskState
+from aggregator_service.domain.tasks import TaskState, Tier
 from aggregator_service.server import utc_now
 from flasc_cli.api import AdminApi
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.watching import states
+from flasc_core.layout import Role
+from flasc_core.methods import Flasc
 from tests.builders import a_device, a_privacy, an_assignment, an_update, stored
 from tests.integration.cli.conftest import Terminal
 
@@ -33,6 +35,44 @@ def test_a_device_is_enrolled_listed_and_revoked(terminal: Terminal) -> None:
     revoked = terminal.ask("device", "revoke", listed["id"])
     assert revoked["revoked_at"] is not None
     assert terminal.ask("device", "revoke", listed["id"]) == revoked
+
+
+def test_a_device_s_tier_is_said_at_enrolment_or_later(terminal: Terminal) -> None:
+    terminal.ask("device", "enroll", "mine", "--tier", "phone")
+    (listed,) = terminal.ask("device", "list")
+    assert listed["tier"] == "phone"
+    assert terminal.ask("device", "tier", listed["id"], "laptop")["tier"] == "laptop"
+    (listed,) = terminal.ask("device", "list")
+    assert listed["tier"] == "laptop"
+
+
+def test_tiers_are_shown_with_what_their_masks_hold(terminal: Terminal) -> None:
+    tiers = (Tier(name="phone", method=Flasc(download_density=0.5, upload_density=0.5)),)
+    task = terminal.make_task(tiers=tiers)
+    assert "tier phone" in terminal.run("task", "show", "a-task").stdout
+    current = terminal.store.read("test", lambda tx: tx.rounds.latest(task.id))
+    assert current is not None
+    device = a_device(tier="phone")
+    part = an_assignment(
+        current,
+        device,
+        state=AssignmentState.ACCEPTED,
+        tier="phone",
+        values_by_role={Role.LORA_B: 3, Role.HEAD: 1},
+    )
+    stored(terminal.store, device, part, an_update(part))
+    lines = [
+        line.split("\t")
+        for line in terminal.run("round", "show", "a-task", "1").stdout.splitlines()
+    ]
+    (header,) = [line for line in lines if line[0] == "tier"]
+    (row,) = [line for line in lines if line[0] == "phone"]
+    shown = dict(zip(header, row, strict=True))
+    assert (shown["assigned"], shown["accepted"]) == ("1", "1")
+    assert shown["A / B / head up"] == "0 % / 75 % / 25 %"
+    assert shown["A / B / head down"].count("%") == 3
+    (listed,) = terminal.ask("round", "show", "a-task", "1")["assignments"]
+    assert listed["tier"] == "phone"
 
 
 def test_a_name_that_is_taken_is_refused_in_the_services_words(terminal: Terminal) -> None:

@@ -7,12 +7,18 @@ from typing import Any, Final
 from uuid import UUID
 
 import grpc
+import numpy as np
 import pytest
 
 from aggregator_service.app.enroll_device import SetTier
+from aggregator_service.app.retract_update import RetractUpdate
+from aggregator_service.domain.assignments import Evaluation
 from aggregator_service.domain.tasks import Tier
+from aggregator_service.server import utc_now
 from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import Role
 from flasc_core.methods import Flasc, PublishedHetLora, mask_composition
+from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.wire import DecodeLimits, decode
 from tests.builders import a_config, a_policy, a_privacy
 from tests.support.device import SyntheticDevice, encoded_vector, reason_of
@@ -112,6 +118,34 @@ def test_bytes_and_devices_are_told_by_tier(live: LiveService) -> None:
         "phone": sizes["phone"],
     }
     assert [part.bytes.updates_accepted for part in figures.tiers.values()] == [1, 2, 0]
+
+
+def test_masks_and_held_out_scores_are_told_by_tier(live: LiveService) -> None:
+    task = live.create_task(policy=a_policy(goal=4, quorum=4), **SETTINGS)
+    layout = task.config.layout
+    sent: dict[str, list[int]] = {"laptop": [0, 9, 23], "phone": [1, 22]}
+    for right, (tier, indices) in enumerate(sent.items(), start=1):
+        for _ in range(2):
+            device = a_device(live, tier)
+            counts = pb.Evaluation(correct=right, total=4, loss_sum=2.5)
+            payload = encoded_vector(24, dict.fromkeys(indices, 1.0))
+            device.submit(device.assignment("a-task"), payload, evaluation=counts)
+    tiers = figures_of(live.store, live.latest_round(task)).tiers
+    for right, (tier, indices) in enumerate(sent.items(), start=1):
+        composition = mask_composition(layout, np.array(indices, dtype=np.int64))
+        assert tiers[tier].values_by_role == {r: 2 * composition.get(r, 0) for r in Role}
+        score = tiers[tier].evaluation
+        assert score == Evaluation(correct=2 * right, total=8, loss_sum=5.0)
+
+
+def test_what_a_retracted_update_held_counts_no_more(live: LiveService) -> None:
+    task = live.create_task(policy=a_policy(goal=4, quorum=4), **SETTINGS)
+    device = a_device(live, "laptop")
+    device.submit(device.assignment("a-task"), encoded_vector(24, {1: 1.0}))
+    retract = RetractUpdate(store=live.store, blobs=live.blobs, now=utc_now)
+    retract(live.latest_round(task).id, device_id_of(device), "mistaken")
+    tiers = figures_of(live.store, live.latest_round(task)).tiers
+    assert not any(tiers["laptop"].values_by_role.values())
 
 
 def test_the_next_version_is_the_mean_over_all_tiers(live: LiveService) -> None:
