@@ -49,6 +49,7 @@ _INITIAL: Final = (
     "flasc-1-16-head-initial",
     "flasc-1-64-head-initial",
 )
+_ONE_WAY: Final = ("upload-1-16", "download-1-16")
 _ALL: Final = (
     *_BASELINES,
     *_FLASC,
@@ -56,8 +57,7 @@ _ALL: Final = (
     "adapter-lth-head",
     "sparse-adapter-1-4-head",
     "federated-select-1-4-head",
-    "upload-1-16",
-    "download-1-16",
+    *_ONE_WAY,
     "sparse-adapter-1-16",
     "federated-select-1-16",
     "hetlora-rank-r1",
@@ -90,7 +90,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         "images": Table(
             task="images",
             heading="CIFAR-10, 500 clients, Dir(0.1), MobileNet",
-            methods=(*_BASELINES, *_FLASC, "flasc-1-16-head-initial"),
+            methods=(*_BASELINES, *_FLASC, "flasc-1-16-head-initial", *_ONE_WAY),
         ),
         "natural": Table(
             task="natural",
@@ -100,6 +100,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
                 *_FLASC,
                 "flasc-1-4-head-initial",
                 "flasc-1-16-head-initial",
+                *_ONE_WAY,
                 "dense-r16-initial",
                 "dense-r1-initial",
                 "dense-r16-float32",
