@@ -26,7 +26,8 @@ def find_task(tx: Transaction, reference: str) -> Task:
     task = None
     with suppress(ValueError):
         task = tx.tasks.get(UUID(reference))
-    if task is None:
+    # No name has a NUL, which PostgreSQL does not take as text.
+    if task is None and "\0" not in reference:
         task = tx.tasks.get_by_name(reference)
     if task is None:
         raise Refusal(Reason.TASK_UNKNOWN, "no task has this id or name", task=reference)

@@ -56,4 +56,4 @@ Limit = Annotated[
 ]
 _CURSOR = "`next_cursor` of the page before; nothing else is a cursor."
 UuidCursor = Annotated[UUID | None, Query(description=_CURSOR)]
-NumberCursor = Annotated[int | None, Query(ge=0, description=_CURSOR)]
+NumberCursor = Annotated[int | None, Query(ge=0, le=2**31 - 1, description=_CURSOR)]

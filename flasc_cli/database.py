@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 from flasc_cli.errors import CliError, ExitCode
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from aggregator_service.store.base import Store
 
-__all__ = ["database_errors", "database_url", "opened_store", "utc_now"]
+__all__ = ["database_errors", "database_url", "opened_store", "settings_error", "utc_now"]
 
 
 def utc_now() -> datetime:
@@ -23,9 +26,19 @@ def database_url(given: str | None) -> str:
     """The URL that was given, or the one that the service takes from its environment."""
     if given is not None:
         return given
+    from pydantic import ValidationError
+
     from aggregator_service.settings import ServiceSettings
 
-    return ServiceSettings().database_url
+    try:
+        return ServiceSettings().database_url
+    except ValidationError as error:
+        raise settings_error(error) from error
+
+
+def settings_error(error: ValidationError) -> CliError:
+    fields = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+    return CliError(f"settings: {fields}", ExitCode.USAGE)
 
 
 @contextmanager
@@ -45,11 +58,15 @@ def opened_store(url: str) -> Iterator[Store]:
 
 @contextmanager
 def database_errors(url: str) -> Iterator[None]:
+    """Raises CliError that says what to do. Files that are made meanwhile are this user's alone."""
+    from alembic.util import CommandError
     from sqlalchemy.exc import ArgumentError
 
     from aggregator_service.store.base import StoreUnavailable
     from flasc_core.errors import Refusal
 
+    # Updates and noise seeds are in them.
+    before = os.umask(0o077)
     try:
         yield
     except StoreUnavailable as error:
@@ -58,6 +75,10 @@ def database_errors(url: str) -> Iterator[None]:
         raise CliError(f"--database-url: {error}", ExitCode.USAGE) from error
     except Refusal as refusal:
         raise CliError(refusal.message) from refusal
+    except CommandError as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
+    finally:
+        os.umask(before)
 
 
 def _without_password(url: str) -> str:

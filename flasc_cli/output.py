@@ -70,4 +70,7 @@ def text(value: Json) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    if not isinstance(value, str):
+        return json.dumps(value)
+    # Devices have a say in some texts: none may steer the terminal, or look like another row.
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)

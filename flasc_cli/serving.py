@@ -38,8 +38,7 @@ def run_service(role: str, given: Mapping[str, Any]) -> None:
     try:
         settings = ServiceSettings(**given)
     except ValidationError as error:
-        fields = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise CliError(f"settings: {fields}", ExitCode.USAGE) from error
+        raise database.settings_error(error) from error
     _check_safe(role, settings)
     configure_logging(level=settings.log_level, as_json=settings.log_json)
     with database.database_errors(settings.database_url):

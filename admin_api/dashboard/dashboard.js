@@ -42,13 +42,21 @@ async function loadTasks() {
   ]);
   view.tasks = tasks.items;
   drawDevices(devices);
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const wanted = taskOf(location.hash);
   const chosen = view.tasks.find((task) => task.name === wanted) ?? view.tasks[0] ?? null;
   const changed = chosen?.id !== view.task?.id;
   view.task = chosen;
   drawTasks();
   if (changed) await loadRounds();
   else drawTask();
+}
+
+function taskOf(hash) {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return "";
+  }
 }
 
 async function loadRounds() {
@@ -72,18 +80,23 @@ async function* events() {
   const response = await request("/v1/events", headers);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const frames = (rest + value).split("\n\n");
-    rest = frames.pop();
-    for (const frame of frames) {
-      const fields = Object.fromEntries(
-        frame.split("\n").map((line) => [line.split(":", 1)[0], line.slice(line.indexOf(":") + 2)]),
-      );
-      if (fields.id) session.lastEvent = fields.id;
-      yield fields.data ? JSON.parse(fields.data) : null;
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const frames = (rest + value).split("\n\n");
+      rest = frames.pop();
+      for (const frame of frames) {
+        const fields = Object.fromEntries(
+          frame.split("\n").map((line) => [line.split(":", 1)[0], line.slice(line.indexOf(":") + 2)]),
+        );
+        if (fields.id) session.lastEvent = fields.id;
+        yield fields.data ? JSON.parse(fields.data) : null;
+      }
     }
+  } finally {
+    // Also where whoever follows gave up: browsers have few connections to a host.
+    reader.cancel().catch(() => {});
   }
 }
 

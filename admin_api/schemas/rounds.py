@@ -209,7 +209,8 @@ class Retraction(Input):
     reason: str = Field(
         min_length=1,
         max_length=500,
-        pattern=r"\S",
+        # On one line that a terminal can show, and not of spaces alone.
+        pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$",
         description="Why, for whoever looks at the round later.",
         examples=["the owner withdrew consent"],
     )

@@ -37,11 +37,17 @@ class SteerTask:
                 return task
             moved = task.move_to(state)
             tx.tasks.save(moved)
-            tx.events.append(Event(task_id=task.id, round_id=None, state=state, at=now))
             if state is TaskState.CANCELLED:
-                latest = tx.rounds.latest(task.id)
-                if latest is not None:
-                    abort_open_round(tx, latest.id, now)
+                self._abort_latest(tx, task_id, now)
+            tx.events.append(Event(task_id=task.id, round_id=None, state=state, at=now))
             return moved
 
         return self.store.run("steer_task", body)
+
+    @staticmethod
+    def _abort_latest(tx: Transaction, task_id: UUID, now: datetime) -> None:
+        """Whoever adds a round holds the one before: once that is ours, the next may be there."""
+        aborted = None
+        while (latest := tx.rounds.latest(task_id)) is not None and latest.id != aborted:
+            abort_open_round(tx, latest.id, now)
+            aborted = latest.id

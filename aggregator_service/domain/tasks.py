@@ -231,7 +231,7 @@ class TaskConfig:
             raise Refusal(Reason.CONFIGURATION, "base_model.sha256 must be 32 bytes")
         try:
             is_object = isinstance(json.loads(self.peft_config_json), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             is_object = False
         if not is_object:
             raise Refusal(Reason.CONFIGURATION, "peft_config_json must be a JSON object")

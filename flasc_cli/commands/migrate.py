@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.options import DatabaseOption, JsonOption
 from flasc_cli.output import print_fields, print_json
 
@@ -19,8 +20,18 @@ def migrate(
     context: typer.Context, database_url: DatabaseOption = None, as_json: JsonOption = False
 ) -> None:
     """Apply the migrations that are missing; the same as `migrate up`."""
-    if context.invoked_subcommand is None:
+    command = context.invoked_subcommand
+    if command is None:
         up(database_url=database_url, as_json=as_json)
+    elif as_json or _is_typed(context, "database_url"):
+        # It would work on another database than the one that is named.
+        raise CliError(f"give options after the command: flasc migrate {command} …", ExitCode.USAGE)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether the option was given, and not found in the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()

@@ -11,7 +11,7 @@ import pytest
 from aggregator_service.app.enroll_device import AuthenticateDevice
 from aggregator_service.store.base import DeviceCounts, Store
 from flasc_core.errors import Reason, Refusal
-from tests.builders import NOW, SECOND, a_device, stored
+from tests.builders import NOW, SECOND, a_device, a_task, stored
 from tests.support.operator import GRPC_ADDRESS, Operator
 
 
@@ -71,6 +71,19 @@ def test_devices_come_in_pages(operator: Operator) -> None:
     identifiers = [device["id"] for device in first["items"] + second["items"]]
     assert len(set(identifiers)) == 5
     assert second["next_cursor"] is None
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks/%00", "/v1/events?task=%00"])
+def test_no_task_has_a_name_that_postgresql_can_not_hold(operator: Operator, path: str) -> None:
+    assert operator.get(path).status_code == 404
+
+
+def test_a_cursor_beyond_every_number_is_refused(operator: Operator) -> None:
+    task = a_task()
+    stored(operator.store, task)
+    for page in ("rounds", "adapters"):
+        answer = operator.get(f"/v1/tasks/{task.name}/{page}?cursor={2**31}")
+        assert answer.status_code == 422
 
 
 def test_a_tier_is_said_at_enrolment_or_later(operator: Operator) -> None:

@@ -112,7 +112,9 @@ def test_what_does_not_exist_is_not_retracted(operator: Operator) -> None:
         assert (answer.status_code, answer.json()["reason"]) == (404, reason)
 
 
-@pytest.mark.parametrize("body", [{"reason": ""}, {"reason": " "}, {"reason": "x" * 501}])
+@pytest.mark.parametrize(
+    "body", [{"reason": text} for text in ("", " ", "x" * 501, "a\0b", "a\nb", "\x1b[2J")]
+)
 def test_a_reason_says_something_and_is_short(operator: Operator, body: dict[str, str]) -> None:
     current, device = a_stored_part(operator, state=RoundState.COLLECTING)
 

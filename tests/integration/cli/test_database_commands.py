@@ -74,6 +74,40 @@ def test_migrating_creates_the_folder_and_goes_up_down_and_up_again(machine: Mac
     assert machine.ask("migrate", "up") == up
 
 
+def test_a_database_that_is_named_before_the_command_is_not_passed_over(
+    machine: Machine, tmp_path: Path
+) -> None:
+    before = machine.ask("migrate")
+    scratch = f"sqlite:///{tmp_path / 'scratch.db'}"
+    words = ["migrate", "--database-url", scratch, "down", "base"]
+    error = CliRunner().invoke(app, words, env=machine.environment).exception
+    assert isinstance(error, CliError)
+    assert error.exit_code is ExitCode.USAGE
+    assert machine.ask("migrate", "current") == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+def test_nobody_else_can_read_the_database(machine: Machine, tmp_path: Path) -> None:
+    machine.ask("migrate")
+    for path in (tmp_path / "data", tmp_path / "data" / "flasc.db"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_revision_that_is_none_is_a_wrong_option(machine: Machine) -> None:
+    error = CliRunner().invoke(app, ["migrate", "up", "nonsense"], env=machine.environment)
+    assert isinstance(error.exception, CliError)
+    assert error.exception.exit_code is ExitCode.USAGE
+
+
+def test_settings_that_make_no_sense_are_told(machine: Machine) -> None:
+    wrong = {"FLASC_GRPC_PORT": "abc", "FLASC_DATABASE_URL": ""}
+    words = ["migrate", "current"]
+    environment = {k: v for k, v in machine.environment.items() if k != "FLASC_DATABASE_URL"}
+    error = CliRunner().invoke(app, words, env={**environment, **wrong}).exception
+    assert isinstance(error, CliError)
+    assert "grpc_port" in error.message
+
+
 def test_a_key_is_shown_once_listed_and_revoked(machine: Machine) -> None:
     machine.ask("migrate")
     created = machine.ask("keys", "create", "ci", "--days", "1")
