@@ -22,6 +22,7 @@ Record = dict[str, Any]
 
 _PAGE: Final = 200
 _TIMEOUT_SECONDS: Final = 30.0
+_SILENCE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +96,8 @@ class AdminApi:
         headers = {} if last_id is None else {"Last-Event-ID": last_id}
         import httpx
 
-        # Silence is normal on this stream, so only the start of it has a limit.
-        timeout = httpx.Timeout(_TIMEOUT_SECONDS, read=None)
+        # Nothing may happen for long, but a heartbeat comes every 15 seconds.
+        timeout = httpx.Timeout(_TIMEOUT_SECONDS, read=_SILENCE_SECONDS)
         with (
             self._reachable(),
             self._client.stream(

@@ -9,7 +9,7 @@ import typer
 
 from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.options import ApiKeyOption, ApiOption, JsonOption
-from flasc_cli.output import Json, payload_fields, print_fields, print_json, print_table, say
+from flasc_cli.output import Json, payload_fields, print_fields, print_json, print_table
 
 __all__ = ["app"]
 
@@ -117,7 +117,7 @@ def retract(
     if as_json:
         print_json(shown)
     else:
-        say(
+        typer.echo(
             f"The update is out of round {number}; {shown['devices']['accepted']} of "
             f"{shown['goal']} are left"
         )
@@ -138,7 +138,7 @@ def abort(
     if as_json:
         print_json(shown)
     else:
-        say(f"round {number} is {shown['state']}")
+        typer.echo(f"round {number} is {shown['state']}")
 
 
 @app.command()

@@ -154,7 +154,7 @@ def test_a_device_s_update_is_taken_out_of_a_round(terminal: Terminal) -> None:
     done = terminal.run(*words)
 
     assert done.exit_code == 0
-    assert "out of round 1" in done.stderr
+    assert "out of round 1" in done.stdout
     (shown,) = terminal.ask("round", "show", "a-task", "1")["assignments"]
     assert (shown["state"], shown["detail"]) == ("RETRACTED", "consent withdrawn")
     assert terminal.ask(*words)["devices"]["by_state"]["RETRACTED"] == 1
@@ -166,7 +166,7 @@ def test_a_round_is_aborted_once_and_stays_so(terminal: Terminal) -> None:
     terminal.make_task()
     done = terminal.run("round", "abort", "a-task", "1")
     assert done.exit_code == 0
-    assert "round 1 is ABORTED" in done.stderr
+    assert "round 1 is ABORTED" in done.stdout
     assert terminal.ask("round", "abort", "a-task", "1")["abort_reason"] == "OPERATOR"
     assert "no round 7" in refusal(terminal, "round", "abort", "a-task", "7").message
 
