@@ -15,8 +15,10 @@ __all__ = ["SweepBlobs", "drop_payload", "drop_round_blobs"]
 
 def drop_round_blobs(blobs: BlobStore, round_id: UUID) -> None:
     """Removes what a round that has ended still keeps. Safe to repeat."""
-    for key in list(blobs.keys(f"rounds/{round_id}/")):
+    folder = f"rounds/{round_id}"
+    for key in list(blobs.keys(f"{folder}/")):
         blobs.delete(key)
+    blobs.forget(folder)
 
 
 def drop_payload(blobs: BlobStore, retracted: Update) -> None:

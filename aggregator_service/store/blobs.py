@@ -37,6 +37,12 @@ class BlobStore(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]: ...
 
+    def forget(self, folder: str) -> None:
+        """Let go of whatever the store still has of keys below `folder`, all of them deleted.
+
+        For folders in which nothing is put any more; repeating is harmless.
+        """
+
     def check_ready(self) -> None:
         """Raises StoreUnavailable unless a blob could be written now."""
 

@@ -78,6 +78,15 @@ class FolderBlobs:
                 if key.startswith(prefix):
                     yield key
 
+    def forget(self, folder: str) -> None:
+        top = self._path(folder)
+        for emptied, _, _ in os.walk(top, topdown=False):
+            # One that is not empty, or gone already, is somebody else's to remove.
+            with suppress(OSError):
+                Path(emptied).rmdir()
+        gone = [path for path in list(self._durable) if path.is_relative_to(top)]
+        self._durable.difference_update(gone)
+
     def check_ready(self) -> None:
         with _unavailable(f"the blob folder {self._folder} can not be written"):
             self._write_incoming(b"ready?").unlink()

@@ -141,3 +141,24 @@ def test_a_new_store_is_ready_and_empty(blobs: BlobStore) -> None:
     blobs.check_ready()
 
     assert list(blobs.keys("")) == []
+
+
+def test_what_is_forgotten_leaves_no_folder_and_can_be_put_again(tmp_path: Path) -> None:
+    folder = tmp_path / "blobs"
+    blobs = FolderBlobs(folder)
+    for key in ("rounds/a/uploads/0f/one", "rounds/a/updates/two", "rounds/b/three"):
+        blobs.put(key, b"content")
+    for key in list(blobs.keys("rounds/a/")):
+        blobs.delete(key)
+    for _ in range(2):
+        blobs.forget("rounds/a")
+
+    assert [path.name for path in (folder / "rounds").iterdir()] == ["b"]
+    blobs.put("rounds/a/updates/two", b"content")
+    assert blobs.get("rounds/a/updates/two") == b"content"
+
+
+def test_what_still_has_blobs_is_not_forgotten(blobs: BlobStore) -> None:
+    blobs.put("rounds/a/one", b"content")
+    blobs.forget("rounds/a")
+    assert blobs.get("rounds/a/one") == b"content"

@@ -151,5 +151,8 @@ class TrappedBlobs:
     def keys(self, prefix: str) -> Iterator[str]:
         return self.trap.read(f"keys {prefix}", lambda: self.inner.keys(prefix))
 
+    def forget(self, folder: str) -> None:
+        self.trap.effect(f"forget {folder}", lambda: self.inner.forget(folder))
+
     def check_ready(self) -> None:
         self.inner.check_ready()

@@ -37,5 +37,9 @@ class MemoryBlobs:
         check_prefix(prefix)
         return iter([key for key in self._blobs if key.startswith(prefix)])
 
+    def forget(self, folder: str) -> None:
+        """A dictionary has no folders."""
+        check_key(folder)
+
     def check_ready(self) -> None:
         """Memory is always ready."""
