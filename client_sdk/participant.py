@@ -37,6 +37,7 @@ from client_sdk._errors import (
     TransferDamaged,
     UpdateRejected,
 )
+from client_sdk._pauses import Pauses
 from client_sdk._retry import CALL_RETRIES, SESSION_RETRIES, Retrier, RetryPolicy
 from client_sdk._rpc import CLIENT_VERSION, DeviceService, open_channel
 from client_sdk._state import PendingUpdate, StateFolder
@@ -51,12 +52,8 @@ __all__ = ["Participant"]
 
 _log = logging.getLogger(__name__)
 
-# Where the service names no window; long enough that devices which fail together spread out.
-_DEFAULT_WINDOW_SECONDS: Final = (1.0, 10.0)
 # In a row; a device whose work fails again and again would only use up places in rounds.
 _MAX_FAILURES: Final = 3
-# Each one in a row doubles the wait for the next round, up to some 20 minutes.
-_MAX_DOUBLINGS: Final = 7
 _MAX_DETAIL_CHARACTERS: Final = 500
 
 
@@ -97,15 +94,13 @@ class Participant:
         # Unlike an event, it may be put to while the thread that waits is inside: by a signal.
         self._wake: Final[SimpleQueue[None]] = SimpleQueue()
         self._sleep: Final = sleep or self._sleep_until_stopped
-        self._rng: Final = rng or random.SystemRandom()
-        self._calls: Final = Retrier(call_retries, clock=clock, sleep=self._wait, rng=self._rng)
-        self._session: Final = Retrier(
-            session_retries, clock=clock, sleep=self._wait, rng=self._rng
-        )
+        rng = rng or random.SystemRandom()
+        self._pauses: Final = Pauses(rng)
+        self._calls: Final = Retrier(call_retries, clock=clock, sleep=self._wait, rng=rng)
+        self._session: Final = Retrier(session_retries, clock=clock, sleep=self._wait, rng=rng)
         self._task: Task | None = None
         self._finished = False
         self._failures = 0
-        self._refusals = 0
         self._state: Final = StateFolder(Path(state_folder), task=task)
         try:
             self._channel: Final = open_channel(
@@ -296,7 +291,7 @@ class Participant:
             return self._refused(pending.round_number, error)
         self._state.count_accepted(pending)
         self._state.drop_pending()
-        self._failures = self._refusals = 0
+        self._succeeded()
         self._on_event(
             Uploaded(
                 round_number=pending.round_number,
@@ -318,18 +313,13 @@ class Participant:
             return self._later(StepOutcome.FAILED, window)
         window = self._report(assignment, pb.OUTCOME_EVALUATED, evaluation=evaluation)
         self._state.count_evaluation()
-        self._failures = self._refusals = 0
+        self._succeeded()
         return self._later(StepOutcome.EVALUATED, window)
 
     def _refused(self, round_number: int, error: ServiceError) -> StepResult:
         _log.info("the assignment is over: %s", error)
         self._on_event(Refused(round_number=round_number, reason=error.reason, message=str(error)))
-        # A device that is always too late takes places in rounds and burns its battery for nothing.
-        factor = 2 ** min(self._refusals, _MAX_DOUBLINGS)
-        self._refusals += 1
-        earliest, latest = _DEFAULT_WINDOW_SECONDS
-        wait = self._rng.uniform(factor * earliest, factor * latest)
-        return StepResult(outcome=StepOutcome.REFUSED, wait_seconds=wait)
+        return StepResult(outcome=StepOutcome.REFUSED, wait_seconds=self._pauses.after_refusal())
 
     def _failed(
         self, assignment: pb.Assignment, error: TrainingFailed | TransferDamaged
@@ -341,6 +331,10 @@ class Participant:
             window = pb.RetryWindow()
         self._count_failure(error)
         return self._later(StepOutcome.FAILED, window)
+
+    def _succeeded(self) -> None:
+        self._failures = 0
+        self._pauses.after_success()
 
     def _count_failure(self, error: ParticipantError) -> None:
         self._failures += 1
@@ -381,12 +375,7 @@ class Participant:
     # -- waiting
 
     def _later(self, outcome: StepOutcome, window: pb.RetryWindow) -> StepResult:
-        earliest = max(window.delay_min.ToTimedelta().total_seconds(), 0.0)
-        latest = max(window.delay_max.ToTimedelta().total_seconds(), earliest)
-        if not latest:
-            # No window is named, or one that would have this device ask without end.
-            earliest, latest = _DEFAULT_WINDOW_SECONDS
-        return StepResult(outcome=outcome, wait_seconds=self._rng.uniform(earliest, latest))
+        return StepResult(outcome=outcome, wait_seconds=self._pauses.within(window))
 
     def _wait(self, seconds: float) -> None:
         self._check_stopped()
