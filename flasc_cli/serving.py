@@ -13,6 +13,7 @@ import typer
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
+from aggregator_service.heap import share_heap
 from aggregator_service.server import Aggregator, InsecureRefused, drive
 from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store, StoreUnavailable
@@ -40,6 +41,7 @@ def run_service(role: str, given: Mapping[str, Any]) -> None:
     except ValidationError as error:
         raise database.settings_error(error) from error
     _check_safe(role, settings)
+    share_heap()
     configure_logging(level=settings.log_level, as_json=settings.log_json)
     with database.database_errors(settings.database_url):
         try:

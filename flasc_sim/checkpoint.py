@@ -20,6 +20,8 @@ from flasc_sim.records import EvaluationRecord, RoundRecord
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint", "write_whole"]
 
+# Of what a file says beside its arrays; 2 names the workload.
+_FORMAT: Final = 2
 _SLOT: Final = "slot."
 _RANKED: Final = "ranked."
 
@@ -45,6 +47,7 @@ class Checkpoint:
 def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     standing = checkpoint.standing
     said = {
+        "format": _FORMAT,
         "workload": checkpoint.workload,
         "optimizer_step": standing.optimizer.step,
         "round_index": standing.round_index,
@@ -63,9 +66,14 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
-    """Raises OSError."""
+    """Raises OSError, and ValueError for what another version has written."""
     with safe_open(file, framework="numpy") as stored:
         said = json.loads(stored.metadata()["said"])
+        if said.get("format") != _FORMAT:
+            raise ValueError(
+                f"{file} was written by another version, and the run can not go on from it; remove "
+                "the file to begin the run again"
+            )
         arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     slots, ranked = _with_prefix(arrays, _SLOT), _with_prefix(arrays, _RANKED)
     return Checkpoint(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from peft import PeftModel
+from safetensors.numpy import load_file, save_file
 
 from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
@@ -116,6 +117,19 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="other data"):
         run(a_run(), other, folder)
+    run(a_run(), a_workload, folder)
+
+
+def test_a_run_does_not_go_on_from_what_another_version_wrote(tmp_path: Path) -> None:
+    folder = RunFolder(path=tmp_path)
+    killed(folder, after=2, checkpoint_every=1)
+    file = tmp_path / "checkpoint"
+    save_file(load_file(file), file, metadata={"said": json.dumps({"optimizer_step": 2})})
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="another version"):
+        run(a_run(), a_workload, folder)
+    assert file.read_bytes() == before
+    file.unlink()
     run(a_run(), a_workload, folder)
 
 
