@@ -90,7 +90,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         "images": Table(
             task="images",
             heading="CIFAR-10, 500 clients, Dir(0.1), MobileNet",
-            methods=(*_BASELINES, *_FLASC, "flasc-1-16-head-initial", *_ONE_WAY),
+            methods=(*_BASELINES, *_FLASC, *_INITIAL, *_ONE_WAY),
         ),
         "natural": Table(
             task="natural",
@@ -98,8 +98,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             methods=(
                 *_BASELINES,
                 *_FLASC,
-                "flasc-1-4-head-initial",
-                "flasc-1-16-head-initial",
+                *_INITIAL,
                 *_ONE_WAY,
                 "dense-r16-initial",
                 "dense-r1-initial",
