@@ -38,21 +38,34 @@ TRANSACTION_RETRIES: Final = Counter(
 
 
 def configure_logging(*, level: str = "INFO", as_json: bool | None = None) -> None:
-    """One line per event on stderr: JSON for machines, or text where stderr is a terminal."""
+    """One line per event on stderr: JSON for machines, or text where stderr is a terminal.
+
+    So are warnings of the libraries, which log by the standard module.
+    """
     if as_json is None:
         as_json = not sys.stderr.isatty()
+    threshold = logging.getLevelName(level.upper())
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     )
+    facts: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Formatted here, since on a terminal the renderer would show the variables of every frame.
+    rendering: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, renderer]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        processors=[*facts, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    of_libraries = logging.StreamHandler(sys.stderr)
+    of_libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *facts],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    logging.basicConfig(handlers=[of_libraries], level=max(threshold, logging.WARNING), force=True)
