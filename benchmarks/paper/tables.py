@@ -85,7 +85,13 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         "newsgroups": Table(
             task="newsgroups",
             heading="20 Newsgroups, 350 clients, Dir(0.1), MiniLM",
-            methods=(*_ALL, "found-by-search", "dense-r16-float32", "flasc-1-16-float32"),
+            methods=(
+                *_ALL,
+                "found-by-growth",
+                "found-by-search",
+                "dense-r16-float32",
+                "flasc-1-16-float32",
+            ),
         ),
         "images": Table(
             task="images",
