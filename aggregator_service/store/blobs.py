@@ -38,9 +38,9 @@ class BlobStore(Protocol):
     def keys(self, prefix: str) -> Iterator[str]: ...
 
     def forget(self, folder: str) -> None:
-        """Let go of whatever the store still has of keys below `folder`, all of them deleted.
+        """Let go of whatever the store still has of keys below `folder` that were deleted.
 
-        For folders in which nothing is put any more; repeating is harmless.
+        Blobs that are there, or are put at the same time, stay; repeating is harmless.
         """
 
     def check_ready(self) -> None:

@@ -2,7 +2,8 @@
 
     .incoming/<random> ──write, fsync──▶ rename to its key ──▶ fsync of the folders above it
 
-A crash leaves either the whole blob or none; what it leaves in .incoming is swept at a later start.
+A crash leaves either the whole blob or none; what it leaves in .incoming, and folders without a
+blob, are swept at a later start.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ __all__ = ["FolderBlobs"]
 _INCOMING: Final = ".incoming"
 # No write takes this long, so older files belong to a process that has died.
 _STALE: Final = timedelta(hours=1)
+# Folders that a process remembers; one more fsync is all that it costs to forget them.
+_MAX_DURABLE: Final = 4_096
 # What opening a file says where there is none, or where its key names a folder.
 _ABSENT: Final = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
@@ -45,8 +48,7 @@ class FolderBlobs:
         target = self._path(key)
         with _unavailable(f"blob {key} can not be written"):
             if not target.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._write_incoming(data).replace(target)
+                self._write(target, data)
             # For a blob that is there already too: who put it may not have come this far.
             _sync_folder(target.parent)
             self._sync_names(target.parent)
@@ -84,8 +86,6 @@ class FolderBlobs:
             # One that is not empty, or gone already, is somebody else's to remove.
             with suppress(OSError):
                 Path(emptied).rmdir()
-        gone = [path for path in list(self._durable) if path.is_relative_to(top)]
-        self._durable.difference_update(gone)
 
     def check_ready(self) -> None:
         with _unavailable(f"the blob folder {self._folder} can not be written"):
@@ -105,6 +105,26 @@ class FolderBlobs:
                 raise BlobMissing(key) from None
             with file:
                 yield file
+
+    def _write(self, target: Path, data: bytes) -> None:
+        incoming = self._write_incoming(data)
+        try:
+            try:
+                self._move(incoming, target)
+            except FileNotFoundError:
+                # Somebody let go of the folder, which was empty, at the same time.
+                self._move(incoming, target)
+        except OSError:
+            incoming.unlink(missing_ok=True)
+            raise
+
+    def _move(self, incoming: Path, target: Path) -> None:
+        folder = target.parent
+        if not folder.is_dir():
+            # This process may have known one of that name, which another has let go of.
+            self._durable.discard(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        incoming.replace(target)
 
     def _write_incoming(self, data: bytes) -> Path:
         incoming = self._incoming / uuid4().hex
@@ -128,6 +148,8 @@ class FolderBlobs:
             if not above.is_relative_to(self._folder):
                 break
             _sync_folder(above)
+        if len(self._durable) >= _MAX_DURABLE:
+            self._durable.clear()
         self._durable.add(folder)
 
     def _sweep(self) -> None:
@@ -140,6 +162,10 @@ class FolderBlobs:
             with suppress(FileNotFoundError):
                 if left.stat().st_mtime < stale:
                     left.unlink()
+        for kept in self._folder.iterdir():
+            # A name that no key begins with, such as lost+found, is not this store's.
+            with suppress(ValueError):
+                self.forget(kept.name)
 
 
 def _sync_folder(folder: Path) -> None:

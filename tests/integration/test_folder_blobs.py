@@ -141,6 +141,65 @@ def test_what_a_crash_left_is_swept_and_what_is_being_written_is_not(tmp_path: P
     assert list(blobs.keys("")) == ["a/b"]
 
 
+def test_a_folder_that_is_let_go_while_a_blob_is_put_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, other = FolderBlobs(tmp_path), FolderBlobs(tmp_path)
+    replace = Path.replace
+
+    def forget_first(self: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        other.forget("rounds/a")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", forget_first)
+    blobs.put("rounds/a/updates/one", b"content")
+
+    assert blobs.get("rounds/a/updates/one") == b"content"
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name open files")
+def test_a_folder_that_another_process_let_go_of_is_made_durable_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, other = FolderBlobs(tmp_path), FolderBlobs(tmp_path)
+    blobs.put("a/b/c", b"content")
+    other.delete("a/b/c")
+    other.forget("a")
+
+    with recorded(monkeypatch) as steps:
+        blobs.put("a/b/c", b"content")
+
+    assert steps[-2:] == [("fsync", str(tmp_path / "a")), ("fsync", str(tmp_path))]
+
+
+def test_a_blob_that_can_not_be_moved_to_its_place_leaves_nothing(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    blobs.put("a/b", b"content")
+
+    with pytest.raises(StoreUnavailable):
+        blobs.put("a", b"content")
+
+    assert left_in(tmp_path) == []
+
+
+def test_folders_that_were_left_empty_are_swept(tmp_path: Path) -> None:
+    blobs = FolderBlobs(tmp_path)
+    blobs.put("rounds/a/updates/one", b"content")
+    blobs.put("rounds/b/updates/two", b"content")
+    # As a crash between this and what comes next leaves it.
+    blobs.delete("rounds/a/updates/one")
+    (tmp_path / "lost+found").mkdir()
+
+    blobs = FolderBlobs(tmp_path)
+
+    assert [path.name for path in (tmp_path / "rounds").iterdir()] == ["b"]
+    assert (tmp_path / "lost+found").is_dir()
+    assert list(blobs.keys("rounds/")) == ["rounds/b/updates/two"]
+    blobs.check_ready()
+
+
 def test_writers_of_the_same_blob_do_not_disturb_each_other(tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
     failures: list[Exception] = []
