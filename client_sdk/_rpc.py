@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Final, TypeVar
@@ -50,6 +51,7 @@ _SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
+_Answer = TypeVar("_Answer")
 
 
 def open_channel(
@@ -90,14 +92,11 @@ class DeviceService:
         return self._unary("ReportOutcome", request, pb.ReportOutcomeResponse, _CALL_SECONDS)
 
     def leave(self, request: pb.ReportOutcomeRequest) -> None:
-        """Report as the last thing; to be stopped is what this is for."""
-        call = self._channel.unary_unary(
-            _path("ReportOutcome"),
-            request_serializer=pb.ReportOutcomeRequest.SerializeToString,
-            response_deserializer=pb.ReportOutcomeResponse.FromString,
-        )
+        """Report as the last thing, within 5 seconds; to be stopped is what this is for."""
         with _translated():
-            call(request, timeout=_LEAVING_SECONDS, metadata=self._metadata)
+            self._begin(
+                "ReportOutcome", request, pb.ReportOutcomeResponse, _LEAVING_SECONDS
+            ).result()
 
     def submit_update(self, request: pb.SubmitUpdateRequest) -> pb.SubmitUpdateResponse:
         seconds = _transfer_seconds(request.header.payload_size_bytes)
@@ -127,36 +126,49 @@ class DeviceService:
             request_serializer=pb.DownloadAdapterRequest.SerializeToString,
             response_deserializer=pb.DownloadAdapterResponse.FromString,
         )
-        with _translated():
+        # A thread that waits, since waiting for a call's next message has no timeout of its own.
+        with _translated(), ThreadPoolExecutor(1, "flasc-download") as reader:
             responses = call(
                 request, timeout=_transfer_seconds(size_bytes), metadata=self._metadata
             )
             try:
-                for response in responses:
-                    self._check_stopped()
+                while (response := self._answer(reader.submit(_next_of, responses))) is not None:
                     yield response
+                    # Only now: what has arrived is kept and counted.
+                    self._check_stopped()
             finally:
                 responses.cancel()
 
     def _unary(
         self, name: str, request: _Request, response: type[_Response], seconds: float
     ) -> _Response:
+        with _translated():
+            return self._answer(self._begin(name, request, response, seconds))
+
+    def _begin(
+        self, name: str, request: _Request, response: type[_Response], seconds: float
+    ) -> grpc.Future[_Response]:
         serialize: Callable[[_Request], bytes] = type(request).SerializeToString
         call = self._channel.unary_unary(
             _path(name), request_serializer=serialize, response_deserializer=response.FromString
         )
-        with _translated():
-            return self._answer(call.future(request, timeout=seconds, metadata=self._metadata))
+        return call.future(request, timeout=seconds, metadata=self._metadata)
 
-    def _answer(self, under_way: grpc.Future[_Response]) -> _Response:
+    def _answer(self, under_way: grpc.Future[_Answer] | Future[_Answer]) -> _Answer:
         try:
             while True:
                 try:
                     return under_way.result(timeout=_LOOK_SECONDS)
-                except grpc.FutureTimeoutError:
+                except (grpc.FutureTimeoutError, TimeoutError):
                     self._check_stopped()
         finally:
             under_way.cancel()
+
+
+def _next_of(
+    responses: Iterator[pb.DownloadAdapterResponse],
+) -> pb.DownloadAdapterResponse | None:
+    return next(responses, None)
 
 
 def _path(name: str) -> str:

@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final
@@ -93,7 +93,8 @@ class PartialDownload:
 
     @property
     def size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
+        with _told(self._path):
+            return self._path.stat().st_size if self._path.exists() else 0
 
     def append(self, data: bytes) -> None:
         with _told(self._path), open(self._path, "ab", opener=_open_private) as file:
@@ -121,7 +122,8 @@ class StateFolder:
             except BlockingIOError as error:
                 raise StateFolderInUse(f"another participant is using {folder}") from error
         try:
-            self._totals, self._last_accepted = self._load()
+            with _told(self._ledger_path):
+                self._totals, self._last_accepted = self._load()
         except StateFolderError:
             self._lock.release()
             raise
@@ -152,11 +154,11 @@ class StateFolder:
 
     def count_received(self, size_bytes: int) -> None:
         received = self._totals.payload_bytes_received + size_bytes
-        self._count_bytes(replace(self._totals, payload_bytes_received=received))
+        self._count(replace(self._totals, payload_bytes_received=received))
 
     def count_sent(self, size_bytes: int) -> None:
         sent = self._totals.payload_bytes_sent + size_bytes
-        self._count_bytes(replace(self._totals, payload_bytes_sent=sent))
+        self._count(replace(self._totals, payload_bytes_sent=sent))
 
     def count_accepted(self, pending: PendingUpdate) -> None:
         """Counts an update once, though a crash may bring its receipt a second time."""
@@ -168,7 +170,7 @@ class StateFolder:
 
     def count_evaluation(self) -> None:
         reported = self._totals.evaluations_reported + 1
-        self._save(replace(self._totals, evaluations_reported=reported), self._last_accepted)
+        self._count(replace(self._totals, evaluations_reported=reported))
 
     # -- the task specification
 
@@ -216,13 +218,13 @@ class StateFolder:
             )
         return totals, last_accepted
 
-    def _count_bytes(self, totals: Totals) -> None:
+    def _count(self, totals: Totals) -> None:
         self._totals = totals
         try:
             self._save(totals, self._last_accepted)
         except StateFolderError as error:
-            # A full disk ends no transfer for it; the next count that can be kept has these bytes.
-            _log.warning("byte totals were not kept: %s", error)
+            # A full disk ends no work for it; the next count that can be kept has this one.
+            _log.warning("totals were not kept: %s", error)
 
     def _save(self, totals: Totals, last_accepted: str) -> None:
         ledger = {"task": self._task, "totals": asdict(totals), "last_accepted": last_accepted}
@@ -256,11 +258,17 @@ def _replace(path: Path, data: bytes) -> None:
     # The mark stands first in the name, so that no reader's pattern finds a half-written file.
     temporary = path.with_name(f"writing-{path.name}")
     with _told(path):
-        with open(temporary, "wb", opener=_open_private) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with open(temporary, "wb", opener=_open_private) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            # Half a file on a full disk is the first thing to go.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
         _sync_folder(path.parent)
 
 

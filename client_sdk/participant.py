@@ -17,7 +17,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from os import PathLike
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -102,16 +102,17 @@ class Participant:
         self._finished = False
         self._failures = 0
         self._state: Final = StateFolder(Path(state_folder), task=task)
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._state.close)
             self._channel: Final = open_channel(
                 address, tls_root_certificates=tls_root_certificates, insecure=insecure
             )
+            opened.callback(self._channel.close)
             self._service: Final = DeviceService(
                 self._channel, credential=credential, check_stopped=self._check_stopped
             )
-        except ValueError:
-            self._state.close()
-            raise
+            # Nothing has failed: they stay open.
+            opened.pop_all()
         self._worker: Final = Worker(
             service=self._service,
             calls=self._calls,
@@ -140,8 +141,9 @@ class Participant:
     def stop(self) -> None:
         """End run() or step() soon, from any thread or a signal's handler.
 
-        Training ends after its current step, a download after the message that is under way, any
-        other call within a second; an evaluation goes on to its end. What is not handed in stays.
+        Training ends after its current step, a call within a second, and giving back the place in
+        the round takes 5 seconds at most; an evaluation goes on to its end. What is not handed in
+        stays.
         """
         self._is_stopping = True
         self._wake.put(None)
@@ -234,7 +236,9 @@ class Participant:
         except StateFolderError:
             # Its message has a path of the device.
             self._leave(
-                assignment.assignment_id, pb.OUTCOME_FAILED, "no room for the device's state"
+                assignment.assignment_id,
+                pb.OUTCOME_FAILED,
+                "the device can not use its state folder",
             )
             raise
         except StopRequested:

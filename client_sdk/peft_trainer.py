@@ -205,7 +205,7 @@ class PeftTrainer:
         penalty = self._penalty(plan)
         order = torch.Generator().manual_seed(seed)
         batches = self._epochs(plan, order)
-        seen, loss_sum = 0, 0.0
+        taken, seen, loss_sum = 0, 0, 0.0
         for step in range(1, in_all + 1):
             count, batch = next(batches)
             if _tells_nothing(batch):
@@ -218,11 +218,12 @@ class PeftTrainer:
             optimizer.step()
             restore_frozen()
             loss_sum += _finite(loss) * count
+            taken += 1
             seen += count
             on_step(step, in_all)
         if not seen:
             raise TrainingFailed("no training example has a label")
-        return in_all, seen, loss_sum
+        return taken, seen, loss_sum
 
     def _penalty(self, plan: TrainingPlan) -> Callable[[], Tensor | float]:
         """Return what gives the plan's rank penalty of the weights as they are."""

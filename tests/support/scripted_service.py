@@ -103,6 +103,8 @@ class Peer:
         self.named_task_sha256: bytes | None = None
         self.window = (1.0, 2.0)
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        # Before each message of a download.
+        self.on_chunk: Callable[[], object] = lambda: None
         self.check_in_answers: deque[pb.CheckInResponse] = deque()
         self.calls: list[str] = []
         self.check_ins: list[pb.CheckInRequest] = []
@@ -192,6 +194,7 @@ class Peer:
                 self._fail(fault, context)
             data = self.download[offset : offset + self._chunk_bytes]
             sent += len(data)
+            self.on_chunk()
             yield pb.DownloadAdapterResponse(offset=offset, data=data)
 
     def _submit_update(

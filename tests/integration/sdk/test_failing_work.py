@@ -127,7 +127,7 @@ def test_an_update_that_rounding_takes_past_the_tasks_bound_is_never_sent(
         assert participant.step().outcome is StepOutcome.FAILED
 
     assert peer.payloads == []
-    assert "would be refused" in peer.outcomes[0].detail
+    assert "on the wire, above the task's" in peer.outcomes[0].detail
 
 
 @pytest.mark.parametrize(("factor", "accepted"), [(1.0, 1), (0.999, 0)])

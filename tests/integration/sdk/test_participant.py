@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +24,6 @@ from client_sdk import (
     TaskUnknown,
 )
 from client_sdk.events import (
-    Retrying,
-    TrainingProgressed,
     Waiting,
 )
 from flasc_core import wire
@@ -266,69 +263,6 @@ def test_a_specification_with_another_digest_is_not_believed(
         participant.step()
 
     assert trainer.trained == 0
-
-
-# -- stopping
-
-
-def test_stopping_during_training_gives_the_assignment_up(
-    peer: Peer, join: Join, trainer: VectorTrainer
-) -> None:
-    def stop_at_second_step(event: Event) -> None:
-        if event == TrainingProgressed(step=2, total=3):
-            participant.stop()
-
-    with join(on_event=stop_at_second_step) as participant:
-        summary = participant.run()
-
-    assert not summary.finished
-    assert [outcome.outcome for outcome in peer.outcomes] == [pb.OUTCOME_GAVE_UP]
-    assert peer.payloads == []
-
-
-def test_stopping_while_an_update_waits_for_its_receipt_keeps_it(
-    peer: Peer, join: Join, trainer: VectorTrainer
-) -> None:
-    def stop(event: Event) -> None:
-        if isinstance(event, Retrying):
-            participant.stop()
-
-    peer.faults["SubmitUpdate"].append(Fault())
-    with join(on_event=stop) as participant:
-        assert participant.step().outcome is StepOutcome.STOPPED
-    with join() as participant:
-        assert participant.step().outcome is StepOutcome.UPDATED
-
-    assert peer.outcomes == []
-    assert trainer.trained == 1
-
-
-def test_stop_wakes_a_participant_that_sleeps(peer: Peer, join: Join) -> None:
-    peer.check_in_answers.append(pb.CheckInResponse(retry_window=a_window(3600.0, 3600.0)))
-
-    def stop(event: Event) -> None:
-        if isinstance(event, Waiting):
-            participant.stop()
-
-    with join(on_event=stop, sleep=None) as participant:
-        assert not participant.run().finished
-
-
-def test_stop_ends_a_call_that_is_under_way(peer: Peer, join: Join, trainer: VectorTrainer) -> None:
-    ended = threading.Event()
-
-    def stop_and_never_answer() -> None:
-        participant.stop()
-        ended.wait(30)
-
-    peer.faults["SubmitUpdate"].append(Fault(first=stop_and_never_answer))
-    with join() as participant:
-        assert participant.step().outcome is StepOutcome.STOPPED
-        ended.set()
-    # What was not handed in stays, for the next time.
-    with join() as participant:
-        assert participant.step().outcome is StepOutcome.UPDATED
-    assert trainer.trained == 1
 
 
 @pytest.mark.parametrize("credential", ["", "fld_x\n", "fld x\t", "fld_ü"])

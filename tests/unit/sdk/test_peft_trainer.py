@@ -430,7 +430,7 @@ def test_a_batch_without_a_label_is_passed_over() -> None:
     steps: list[int] = []
     plan = replace(PLAN, batch_size=1, local_epochs=1)
     result = trainer.train(start_of(model), plan, 5, lambda step, _: steps.append(step))
-    assert result.examples == 4
+    assert (result.examples, result.steps) == (4, 4)
     assert steps == [1, 2, 3, 4, 5]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -185,13 +187,34 @@ def test_what_can_not_be_written_is_told_and_byte_totals_go_on(
     with pytest.raises(StateFolderError, match="pending-update"):
         state.save_pending(a_pending())
     state.count_sent(5)
-    assert state.totals.payload_bytes_sent == 5
+    state.count_evaluation()
+    assert state.totals == Totals(evaluations_reported=1, payload_bytes_sent=5)
     with pytest.raises(StateFolderError, match=r"participant\.json"):
         state.count_accepted(a_pending())
 
     (tmp_path / "writing-participant.json").rmdir()
     state.count_accepted(a_pending())
-    assert state.totals == Totals(updates_accepted=1, payload_bytes_sent=5)
+    assert state.totals == Totals(updates_accepted=1, evaluations_reported=1, payload_bytes_sent=5)
+
+
+def test_a_full_disk_keeps_no_half_of_a_file(
+    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StateFolderError, match="no space"):
+        state.save_pending(a_pending())
+    assert list(tmp_path.glob("writing-*")) == []
+
+
+def test_totals_that_can_not_be_read_are_told_and_leave_the_folder_free(tmp_path: Path) -> None:
+    (tmp_path / "participant.json").mkdir()
+    with pytest.raises(StateFolderError, match=r"participant\.json"):
+        StateFolder(tmp_path, task="t")
+    (tmp_path / "participant.json").rmdir()
+    StateFolder(tmp_path, task="t").close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
