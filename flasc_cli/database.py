@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -58,15 +57,13 @@ def opened_store(url: str) -> Iterator[Store]:
 
 @contextmanager
 def database_errors(url: str) -> Iterator[None]:
-    """Raises CliError that says what to do. Files that are made meanwhile are this user's alone."""
+    """Raises CliError that says what to do."""
     from alembic.util import CommandError
     from sqlalchemy.exc import ArgumentError
 
     from aggregator_service.store.base import StoreUnavailable
     from flasc_core.errors import Refusal
 
-    # Updates and noise seeds are in them.
-    before = os.umask(0o077)
     try:
         yield
     except StoreUnavailable as error:
@@ -77,8 +74,6 @@ def database_errors(url: str) -> Iterator[None]:
         raise CliError(refusal.message) from refusal
     except CommandError as error:
         raise CliError(str(error), ExitCode.USAGE) from error
-    finally:
-        os.umask(before)
 
 
 def _without_password(url: str) -> str:

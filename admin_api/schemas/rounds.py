@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Digest, Id, Input, Output, Seconds, Time
@@ -205,13 +205,17 @@ class RoundView(Output):
         )
 
 
+def _on_one_line(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise ValueError("give a reason on one line, in characters that a terminal can show")
+    return text
+
+
 class Retraction(Input):
-    reason: str = Field(
+    reason: Annotated[str, AfterValidator(_on_one_line)] = Field(
         min_length=1,
         max_length=500,
-        # On one line that a terminal can show, and not of spaces alone.
-        pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$",
-        description="Why, for whoever looks at the round later.",
+        description="Why, for whoever looks at the round later; on one line.",
         examples=["the owner withdrew consent"],
     )
 

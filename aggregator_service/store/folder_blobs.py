@@ -34,13 +34,14 @@ class FolderBlobs:
     """Several processes may share a folder of one host; a network folder must keep fsync's word."""
 
     def __init__(self, folder: Path) -> None:
-        """Creates the folder; raises StoreUnavailable where that fails."""
+        """Makes the folder, for its owner alone; raises StoreUnavailable where that fails."""
         self._folder = folder
         self._incoming = folder / _INCOMING
         # Folders whose names are known to be on disk.
         self._durable: set[Path] = set()
         with _unavailable(f"the blob folder {folder} can not be used"):
-            self._incoming.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._incoming.mkdir(exist_ok=True)
             _sync_folder(folder.parent)
             self._sweep()
 

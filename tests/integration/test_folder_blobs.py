@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -228,6 +229,16 @@ def test_a_folder_that_can_not_be_made_is_unavailable(tmp_path: Path) -> None:
 
     with pytest.raises(StoreUnavailable):
         FolderBlobs(tmp_path / "file" / "blobs")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+def test_a_new_folder_is_its_owners_and_one_that_there_is_keeps_its_rights(tmp_path: Path) -> None:
+    FolderBlobs(tmp_path / "new").put("a", b"content")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o770)
+    FolderBlobs(tmp_path / "shared").put("a", b"content")
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o770
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])

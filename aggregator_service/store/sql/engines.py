@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -52,10 +54,10 @@ def sqlite_engine(
     read_only: bool = False,
     busy_timeout: timedelta = timedelta(seconds=5),
 ) -> Engine:
-    """Connections whose transactions start with `begin`; creates the file's folder."""
+    """Connections whose transactions start with `begin`; makes the file, for its owner alone."""
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 is needed")
-    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    _make_private(Path(str(url.database)))
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -83,6 +85,14 @@ def sqlite_engine(
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _make_private(file: Path) -> None:
+    """Updates and noise seeds are in it; the files that SQLite puts beside it get its rights."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Where this fails, SQLite tells why it can not use the file.
+    with suppress(OSError):
+        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
 
 
 def postgres_engine(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,7 +20,8 @@ __all__ = ["Observer", "PostgresConnections", "SqlStore", "SqliteConnections"]
 
 T = TypeVar("T")
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
+# Of the standard module: commands use the store too, and their stdout is for results.
+_log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.005
@@ -138,7 +139,7 @@ def _judge(name: str, error: SQLAlchemyError, *, is_last: bool, reading: bool) -
     if failure is Failure.BUG:
         raise error
     if failure is Failure.UNAVAILABLE or is_last:
-        log.warning("transaction_failed", transaction=name, error=str(error))
+        _log.warning("transaction %s failed: %s", name, error)
         raise StoreUnavailable(f"{name}: the database can not do this now") from error
 
 

@@ -113,7 +113,11 @@ def test_what_does_not_exist_is_not_retracted(operator: Operator) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"reason": text} for text in ("", " ", "x" * 501, "a\0b", "a\nb", "\x1b[2J")]
+    "body",
+    [
+        {"reason": text}
+        for text in ("", " ", "x" * 501, "a\0b", "a\nb", "\x1b[2J", "a\u2028b", "a\x9b2J", "\xa0")
+    ],
 )
 def test_a_reason_says_something_and_is_short(operator: Operator, body: dict[str, str]) -> None:
     current, device = a_stored_part(operator, state=RoundState.COLLECTING)

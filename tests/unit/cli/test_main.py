@@ -94,6 +94,16 @@ def test_without_a_service_a_command_says_where_it_looked() -> None:
     assert "flasc serve" in error["error"]
 
 
+def test_a_database_that_is_away_leaves_stdout_to_results() -> None:
+    url = "postgresql://127.0.0.1:9/flasc"
+    done = flasc("keys", "list", "--json", "--database-url", url)
+    assert done.returncode == ExitCode.UNREACHABLE
+    assert done.stdout == ""
+    *warnings, error = done.stderr.splitlines()
+    assert "failed" in warnings[0]
+    assert url in json.loads(error)["error"]
+
+
 def test_the_service_does_not_start_without_tls_unless_told_to(tmp_path: Path) -> None:
     done = flasc("serve", FLASC_DATABASE_URL=f"sqlite:///{tmp_path}/flasc.db")
     assert done.returncode == ExitCode.USAGE
