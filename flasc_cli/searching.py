@@ -108,11 +108,10 @@ def _search(
             journal=folder / "study.journal",
         )
     findings = Findings(goal=asked.goal, grown=grown, halved=halved)
-    nearest = findings.nearest
-    if nearest is not None:
+    while (nearest := findings.nearest) is not None:
         say("no run keeps to the budget: the one that would send the least goes on to its end")
-        *_, whole = _Narrator(trials, 1, pace).measure(nearest)
-        findings = replace(findings, completed=whole)
+        *_, last = _Narrator(trials, 1, pace).measure(nearest)
+        findings = replace(findings, completed=(*findings.completed, last))
     cpu_seconds = sum(trials.run_folder(one.candidate).cpu_seconds() for one in findings.outcomes)
     result = trials.run_folder(findings.recommended.candidate).result()
     facts = {name: value for name, value in result["workload"].items() if name != "name"}

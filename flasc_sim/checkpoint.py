@@ -28,8 +28,8 @@ _RANKED: Final = "ranked."
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """`workload` is the identity of what the run was begun with; `draws` is the state of the
-    generator that draws cohorts.
+    """`workload` tells the data and the model that the run was begun with; `draws` is the state of
+    the generator that draws cohorts.
 
     `steps` are how many tiers down clients have asked to be, and `cpu_seconds` what all processes
     that worked on the run took together.

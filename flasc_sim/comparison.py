@@ -75,13 +75,18 @@ class Curve:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read run folders, and those below other folders. Raises ValueError where there is none."""
+    """Read the finished runs in run folders, and in those below other folders.
+
+    Raises ValueError where there is none, or a path has neither one nor a run that failed.
+    """
     found: list[Run] = []
     for path in paths:
         files = sorted(path.rglob("result.json"))
-        if not files:
+        if not files and not find_failures([path]):
             raise ValueError(f"there is no finished run in {path}")
         found += [_read(file.parent) for file in files]
+    if not found:
+        raise ValueError("none of the runs came to its end")
     return sorted(found, key=lambda run: (run.name, run.result["seed"]))
 
 

@@ -30,7 +30,7 @@ class Seat:
 class Engine(Protocol):
     @property
     def cpu_seconds(self) -> float:
-        """What other processes than this one took so far."""
+        """What other processes than this one took so far to train devices."""
         ...
 
     def train(

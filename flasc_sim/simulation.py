@@ -49,17 +49,17 @@ class Simulation:
         engine: MakeEngine = SerialEngine,
     ) -> None:
         """Raises ValueError for settings that make no task of this workload."""
-        self._identity: Final = workload.identity()
-        if checkpoint is not None and checkpoint.workload != self._identity:
-            raise ValueError(
-                "the run was begun with other data or another model; give it those, or begin a new "
-                "one in another folder"
-            )
         self.settings: Final = settings
         self._workload: Final = workload
         self._clients: Final = settings.partition.divide(workload, settings.seed)
         self._model: Final = workload.build(settings.adapter, settings.seed)
         base_sha256 = base_model_sha256(self._model)
+        self._identity: Final = f"{workload.identity()} {base_sha256.hex()}"
+        if checkpoint is not None and checkpoint.workload != self._identity:
+            raise ValueError(
+                "the run was begun with other data or another model; give it those, or begin a new "
+                "one in another folder"
+            )
         self.config: Final = self._configure(base_sha256)
         # Which the clients have in turn.
         self.tiers: Final = self.config.tier_names[1:] or ("",)

@@ -62,10 +62,11 @@ def _kept(
     file = folder / f"states-{key}.safetensors"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        computed = compute()
         # Another process may be computing the same: whoever is last replaces equal bytes.
         descriptor, unfinished = mkstemp(dir=folder, prefix=f"{file.stem}.")
         os.close(descriptor)
-        save_file(compute(), unfinished)
+        save_file(computed, unfinished)
         Path(unfinished).replace(file)
     return load_file(file)
 

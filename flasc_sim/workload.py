@@ -88,7 +88,10 @@ class Workload:
         return len(self.train)  # type: ignore[arg-type]
 
     def identity(self) -> str:
-        """A digest that another source of data changes: what it says of itself, and its rows."""
+        """A digest of what it says of itself, and of how many rows whose labels and owners it has.
+
+        So that runs do not go on with other data by mistake; what is in a row has no part in it.
+        """
         said = {"name": self.name, "model": self.base_model_name, "facts": dict(self.facts)}
         digest = sha256(json.dumps(said, sort_keys=True).encode())
         for column in (self.labels, self.owners):

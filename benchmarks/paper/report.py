@@ -50,8 +50,8 @@ class Run:
 
     method: str
     family: str
-    # All but its seed.
-    settings: str
+    # Its settings but for the seed, and what its workload says of itself.
+    configuration: tuple[str, str]
     seed: int
     tier: str
     accuracy: float
@@ -105,7 +105,7 @@ def report(folder: Path, page: Path) -> None:
         text = _replaced(text, name, [*_HEADER, *lines])
         said = {"study": table.heading, "command": f"python -m benchmarks.paper {name}"}
         results = [{**asdict(row), "accuracy": row.accuracy} for row in rows]
-        results += [{"method": failed.name, **asdict(failed)} for failed in failures]
+        results += [asdict(failed) for failed in failures]
         (folder / f"{name}.json").write_text(
             json.dumps({**said, **_machine(folder / name), "results": results}, indent=1) + "\n"
         )
@@ -143,7 +143,7 @@ def _runs(folder: Path) -> list[Run]:
         Run(
             method=folder.parent.name,
             family=family_of(settings),
-            settings=settings_but_seed(settings),
+            configuration=(settings_but_seed(settings), json.dumps(result["workload"])),
             seed=result["seed"],
             tier=tier,
             accuracy=part["accuracy"],
@@ -183,8 +183,8 @@ def family_of(settings: Mapping[str, Any]) -> str:
 
 def _row(runs: Sequence[Run], largest: int) -> Row:
     first = runs[0]
-    if len({run.settings for run in runs}) > 1:
-        raise ValueError(f"{first.method}: seeds were run with other settings; run it again")
+    if len({run.configuration for run in runs}) > 1:
+        raise ValueError(f"{first.method}: seeds had other settings, data or models; run it again")
     down, up = (round(mean(values)) for values in zip(*map(_bytes, runs), strict=True))
     dense = 2 * 4 * largest * mean(run.devices for run in runs)
     return Row(

@@ -41,12 +41,12 @@ def compare(
     from flasc_sim import comparison
 
     try:
-        found = comparison.find_runs(runs)
         for failed in comparison.find_failures(runs):
             say(
                 f"left out: {failed.name}, seed {failed.seed}, failed in round {failed.round}: "
                 f"{failed.reason}"
             )
+        found = comparison.find_runs(runs)
         rows = comparison.compare(found)
         if out is not None:
             from flasc_sim.comparison_report import write_report

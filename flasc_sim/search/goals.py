@@ -40,7 +40,7 @@ class Outcome:
     rounds: int
     accuracy: float
     payload_bytes: int
-    # Training failed in the round after; the accuracy is 0.
+    # Training failed, in the round after or as this one was evaluated; the accuracy is 0.
     failed: bool = False
 
     @property

@@ -43,18 +43,18 @@ class Findings:
     goal: Goal
     grown: Sequence[Comparison]
     halved: Sequence[Outcome]
-    # Run to its end after all, since no run kept to the goal's bytes.
-    completed: Outcome | None = None
+    # Gone on with after all, since no run kept to the goal's bytes.
+    completed: Sequence[Outcome] = ()
 
     @property
     def outcomes(self) -> list[Outcome]:
         """The farthest that each candidate was run, in the order in which they were measured."""
         farthest: dict[Candidate, Outcome] = {}
         seen = [rival for comparison in self.grown for rival in comparison.rivals]
-        completed = [self.completed] if self.completed else []
-        for outcome in (*seen, *self.halved, *completed):
+        for outcome in (*seen, *self.halved, *self.completed):
             known = farthest.setdefault(outcome.candidate, outcome)
-            if outcome.round > known.round:
+            # A run may fail right after it was stopped.
+            if (outcome.round, outcome.failed) > (known.round, known.failed):
                 farthest[outcome.candidate] = outcome
         return list(farthest.values())
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, Final, TypeAlias
 
 from client_sdk import TrainingFailed
+from flasc_sim.checkpoint import write_whole
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
 from flasc_sim.run_folder import RunFolder
 from flasc_sim.search.goals import Outcome, Outcomes
@@ -97,9 +98,8 @@ class Trials:
         checkpoint = folder.load()
         if checkpoint is not None:
             yield from _stages_of(checkpoint.rounds, checkpoint.evaluations)
-        if self._workload is None:
-            self._workload = self._load()
-        simulation = Simulation(settings, self._workload, checkpoint)
+        workload = self._loaded()
+        simulation = Simulation(settings, workload, checkpoint)
         while not simulation.is_done:
             scored = len(simulation.evaluations)
             try:
@@ -111,8 +111,23 @@ class Trials:
             if len(simulation.evaluations) > scored and not simulation.is_done:
                 folder.save(simulation)
                 yield tuple(simulation.rounds), tuple(simulation.evaluations)
-        folder.finish(simulation, self._workload)
+        folder.finish(simulation, workload)
         yield simulation.rounds, simulation.evaluations
+
+    def _loaded(self) -> Workload:
+        """Raises ValueError where the runs that there are had other data."""
+        if self._workload is None:
+            workload = self._load()
+            file, identity = self._folder / "workload", workload.identity().encode()
+            if not file.exists():
+                write_whole(file, identity)
+            elif file.read_bytes() != identity:
+                raise ValueError(
+                    f"the runs in {self._folder} had other data; give the search those, or begin "
+                    "one in another folder"
+                )
+            self._workload = workload
+        return self._workload
 
     def _outcome(self, candidate: Candidate, settings: RunSettings, stage: _Stage) -> Outcome:
         rounds, evaluations = stage

@@ -99,11 +99,12 @@ def test_seeds_that_were_run_with_other_settings_make_no_row() -> None:
         cpu_seconds=1.0,
         epsilon=None,
         seed=0,
-        settings="{}",
+        configuration=("{}", '{"model": "minilm"}'),
     )
-    other = replace(one, seed=1, settings='{"rank": 1}')
-    with pytest.raises(ValueError, match="dense-r1: seeds were run with other settings"):
-        summed_up([one, other], ["dense-r1"])
+    for configuration in (('{"rank": 1}', '{"model": "minilm"}'), ("{}", '{"model": "gpt2"}')):
+        other = replace(one, seed=1, configuration=configuration)
+        with pytest.raises(ValueError, match="dense-r1: seeds had other settings"):
+            summed_up([one, other], ["dense-r1"])
 
 
 def a_corpus(file: Path) -> None:

@@ -100,13 +100,17 @@ def test_validation_rows_are_not_compared_with_held_out_ones(runs: Path, tmp_pat
         compare(find_runs([runs, tmp_path]))
 
 
-def test_runs_that_failed_are_told(tmp_path: Path) -> None:
+def test_runs_that_failed_are_told(runs: Path, tmp_path: Path) -> None:
     wild = a_run("name=wild", "training.learning_rate=1e5")
     with pytest.raises(TrainingFailed):
         run(wild, a_workload, RunFolder(path=tmp_path / "wild"))
     (failed,) = find_failures([tmp_path])
     assert (failed.name, failed.seed, failed.round) == ("wild", 3, 1)
     assert failed.reason
+    # Beside others it is no mistake; alone there is nothing to compare.
+    assert compare(find_runs([runs, tmp_path])) == compare(find_runs([runs]))
+    with pytest.raises(ValueError, match="none of the runs"):
+        find_runs([tmp_path])
 
 
 def test_a_folder_without_a_finished_run_is_told(tmp_path: Path) -> None:

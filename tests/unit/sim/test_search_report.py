@@ -88,11 +88,13 @@ def test_where_every_run_was_stopped_the_one_that_sends_least_is_named() -> None
         goal=budget, grown=(), halved=(TABLE.outcome(LARGE, 1), TABLE.outcome(SMALL, 3))
     )
     assert stopped.nearest == SMALL
-    whole = replace(stopped, completed=TABLE.outcome(SMALL))
+    whole = replace(stopped, completed=(TABLE.outcome(SMALL),))
     assert whole.nearest is None
     assert whole.recommended == TABLE.outcome(SMALL)
     failed = replace(TABLE.outcome(SMALL, 3), failed=True)
     assert replace(stopped, halved=(failed,)).nearest is None
+    # The next one goes on where training failed right after the run was stopped.
+    assert replace(stopped, completed=(failed,)).nearest == LARGE
 
 
 @pytest.mark.parametrize(

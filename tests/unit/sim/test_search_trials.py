@@ -70,6 +70,16 @@ def test_a_finished_run_is_read_and_neither_loaded_nor_run_again(tmp_path: Path)
     assert outcomes(trials(tmp_path, never)) == measured
 
 
+def test_a_search_does_not_go_on_with_other_data(tmp_path: Path) -> None:
+    measured = outcomes(trials(tmp_path))
+    other = trials(tmp_path, lambda: a_workload(66))
+    # What is finished needs no data.
+    assert outcomes(other) == measured
+    with pytest.raises(ValueError, match="other data"):
+        list(other.measure(a_candidate(1, 0.5)))
+    assert list(trials(tmp_path).measure(a_candidate(1, 0.5)))
+
+
 def test_a_run_that_was_stopped_goes_on_from_there(tmp_path: Path) -> None:
     whole = outcomes(trials(tmp_path / "whole"))
     stopped = trials(tmp_path / "stopped").measure(CANDIDATE)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 
@@ -14,12 +15,13 @@ from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
 from client_sdk.peft_trainer import PeftTrainer, adapter_weights
 from flasc_core.layout import Role
+from flasc_sim.engine import SerialEngine
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
 from flasc_sim.run_folder import RunFolder, run
 from flasc_sim.settings import RunSettings
 from flasc_sim.simulation import Simulation
-from flasc_sim.workload import Workload
-from tests.support.tiny_model import Examples, a_base_model
+from flasc_sim.workload import AdapterShape, Workload
+from tests.support.tiny_model import Examples, a_base_model, a_peft_model
 from tests.support.tiny_workload import a_run, a_workload
 
 # What is the same wherever and however often a run is taken up.
@@ -118,6 +120,34 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other data"):
         run(a_run(), other, folder)
     run(a_run(), a_workload, folder)
+
+
+def test_a_run_does_not_go_on_with_another_model(tmp_path: Path) -> None:
+    folder = RunFolder(path=tmp_path)
+    killed(folder, after=2, checkpoint_every=1)
+
+    def other() -> Workload:
+        return replace(a_workload(), build=_on_other_weights)
+
+    with pytest.raises(ValueError, match="another model"):
+        run(a_run(), other, folder)
+    run(a_run(), a_workload, folder)
+
+
+def _on_other_weights(shape: AdapterShape, seed: int) -> PeftModel:
+    base = a_base_model()
+    with torch.no_grad():
+        next(base.parameters()).mul_(2)
+    return a_peft_model(base, rank=shape.rank, dropout=shape.dropout, seed=seed)
+
+
+def test_processor_time_elsewhere_is_the_run_s_too(tmp_path: Path) -> None:
+    class Elsewhere(SerialEngine):
+        cpu_seconds = 1000.0
+
+    folder = RunFolder(path=tmp_path)
+    run(a_run(), a_workload, folder, engine=Elsewhere)
+    assert folder.cpu_seconds() > 1000
 
 
 def test_a_run_does_not_go_on_from_what_another_version_wrote(tmp_path: Path) -> None:
