@@ -2,7 +2,8 @@
 
 glibc gives each thread one of its own, and what one thread has let go no other can take: buffers
 that gRPC's threads filled once lie idle while a worker checks the same upload. Under Python's
-global lock heaps of their own gain threads nothing. `benchmarks.large_adapter` measures both.
+global lock heaps of their own gain threads nothing. `benchmarks.large_adapter` shows what is held,
+with MALLOC_ARENA_MAX=0 what would be by glibc's own choice.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Final, TypeVar
@@ -126,13 +127,12 @@ class DeviceService:
             request_serializer=pb.DownloadAdapterRequest.SerializeToString,
             response_deserializer=pb.DownloadAdapterResponse.FromString,
         )
-        # A thread that waits, since waiting for a call's next message has no timeout of its own.
-        with _translated(), ThreadPoolExecutor(1, "flasc-download") as reader:
+        with _translated():
             responses = call(
                 request, timeout=_transfer_seconds(size_bytes), metadata=self._metadata
             )
             try:
-                while (response := self._answer(reader.submit(_next_of, responses))) is not None:
+                while (response := self._answer(_next_of(responses))) is not None:
                     yield response
                     # Only now: what has arrived is kept and counted.
                     self._check_stopped()
@@ -167,8 +167,20 @@ class DeviceService:
 
 def _next_of(
     responses: Iterator[pb.DownloadAdapterResponse],
-) -> pb.DownloadAdapterResponse | None:
-    return next(responses, None)
+) -> Future[pb.DownloadAdapterResponse | None]:
+    """Wait for it in a thread, since waiting for a call's next message has no timeout."""
+    future: Future[pb.DownloadAdapterResponse | None] = Future()
+    # From here on nobody can cancel it but by the call.
+    future.set_running_or_notify_cancel()
+
+    def wait() -> None:
+        try:
+            future.set_result(next(responses, None))
+        except Exception as error:  # noqa: BLE001 - told where the future is asked
+            future.set_exception(error)
+
+    threading.Thread(target=wait, name="flasc-download", daemon=True).start()
+    return future
 
 
 def _path(name: str) -> str:

@@ -42,7 +42,7 @@ class Totals:
     `payload_bytes_received` is all download data that arrived, repeats included. Where a link
     breaks, nobody on this side knows how much of the message under way has left: it counts as sent,
     and the service counts it only if the whole message arrived. So it does with a chunk that was
-    under way while the service ended the call. Otherwise the two agree.
+    under way while either side ended the call. Otherwise the two agree.
     """
 
     updates_accepted: int = 0

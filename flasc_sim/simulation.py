@@ -54,8 +54,9 @@ class Simulation:
         self._clients: Final = settings.partition.divide(workload, settings.seed)
         self._model: Final = workload.build(settings.adapter, settings.seed)
         base_sha256 = base_model_sha256(self._model)
-        self._identity: Final = f"{workload.identity()} {base_sha256.hex()}"
-        if checkpoint is not None and checkpoint.workload != self._identity:
+        # Of what a run was begun with; another one must not go on from it.
+        self.identity: Final = f"{workload.identity()} {base_sha256.hex()}"
+        if checkpoint is not None and checkpoint.workload != self.identity:
             raise ValueError(
                 "the run was begun with other data or another model; give it those, or begin a new "
                 "one in another folder"
@@ -130,7 +131,7 @@ class Simulation:
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
-            workload=self._identity,
+            workload=self.identity,
             standing=self.federation.standing,
             draws=self._draws.bit_generator.state,
             steps=dict(+self._steps),

@@ -2,8 +2,8 @@
 
     .incoming/<random> ──write, fsync──▶ rename to its key ──▶ fsync of the folders above it
 
-A crash leaves either the whole blob or none; what it leaves in .incoming, and folders without a
-blob, are swept at a later start.
+A crash leaves either the whole blob or none; what it leaves in .incoming is swept at a later start.
+Blobs belong to their owner alone.
 """
 
 from __future__ import annotations
@@ -124,13 +124,13 @@ class FolderBlobs:
         if not folder.is_dir():
             # This process may have known one of that name, which another has let go of.
             self._durable.discard(folder)
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         incoming.replace(target)
 
     def _write_incoming(self, data: bytes) -> Path:
         incoming = self._incoming / uuid4().hex
         try:
-            with incoming.open("xb") as file:
+            with open(incoming, "xb", opener=_open_private) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -163,10 +163,10 @@ class FolderBlobs:
             with suppress(FileNotFoundError):
                 if left.stat().st_mtime < stale:
                     left.unlink()
-        for kept in self._folder.iterdir():
-            # A name that no key begins with, such as lost+found, is not this store's.
-            with suppress(ValueError):
-                self.forget(kept.name)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -105,7 +105,7 @@ def report(folder: Path, page: Path) -> None:
         text = _replaced(text, name, [*_HEADER, *lines])
         said = {"study": table.heading, "command": f"python -m benchmarks.paper {name}"}
         results = [{**asdict(row), "accuracy": row.accuracy} for row in rows]
-        results += [asdict(failed) for failed in failures]
+        results += [_failure(failed) for failed in failures]
         (folder / f"{name}.json").write_text(
             json.dumps({**said, **_machine(folder / name), "results": results}, indent=1) + "\n"
         )
@@ -217,6 +217,11 @@ def _line(row: Row) -> str:
     name = f"— {row.tier} tier" if row.tier else row.method
     cells = (name, seeds, accuracy, f"{row.parameters:,}", down, up, f"{row.factor:.1f}")
     return f"| {' | '.join(cells)} |"
+
+
+def _failure(failed: FailedRun) -> dict[str, Any]:
+    said = asdict(failed)
+    return {"method": said.pop("name"), **said}
 
 
 def _failure_line(failed: FailedRun) -> str:

@@ -98,8 +98,10 @@ class Trials:
         checkpoint = folder.load()
         if checkpoint is not None:
             yield from _stages_of(checkpoint.rounds, checkpoint.evaluations)
-        workload = self._loaded()
-        simulation = Simulation(settings, workload, checkpoint)
+        if self._workload is None:
+            self._workload = self._load()
+        simulation = Simulation(settings, self._workload, checkpoint)
+        self._check_same(simulation.identity)
         while not simulation.is_done:
             scored = len(simulation.evaluations)
             try:
@@ -111,23 +113,19 @@ class Trials:
             if len(simulation.evaluations) > scored and not simulation.is_done:
                 folder.save(simulation)
                 yield tuple(simulation.rounds), tuple(simulation.evaluations)
-        folder.finish(simulation, workload)
+        folder.finish(simulation, self._workload)
         yield simulation.rounds, simulation.evaluations
 
-    def _loaded(self) -> Workload:
-        """Raises ValueError where the runs that there are had other data."""
-        if self._workload is None:
-            workload = self._load()
-            file, identity = self._folder / "workload", workload.identity().encode()
-            if not file.exists():
-                write_whole(file, identity)
-            elif file.read_bytes() != identity:
-                raise ValueError(
-                    f"the runs in {self._folder} had other data; give the search those, or begin "
-                    "one in another folder"
-                )
-            self._workload = workload
-        return self._workload
+    def _check_same(self, identity: str) -> None:
+        """Raises ValueError where runs that there are had other data or another model."""
+        file = self._folder / "workload"
+        if not file.exists():
+            write_whole(file, identity.encode())
+        elif file.read_text() != identity:
+            raise ValueError(
+                f"the runs in {self._folder} had other data or another model; give the search "
+                "those, or begin one in another folder"
+            )
 
     def _outcome(self, candidate: Candidate, settings: RunSettings, stage: _Stage) -> Outcome:
         rounds, evaluations = stage

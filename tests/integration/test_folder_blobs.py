@@ -185,22 +185,6 @@ def test_a_blob_that_can_not_be_moved_to_its_place_leaves_nothing(tmp_path: Path
     assert left_in(tmp_path) == []
 
 
-def test_folders_that_were_left_empty_are_swept(tmp_path: Path) -> None:
-    blobs = FolderBlobs(tmp_path)
-    blobs.put("rounds/a/updates/one", b"content")
-    blobs.put("rounds/b/updates/two", b"content")
-    # As a crash between this and what comes next leaves it.
-    blobs.delete("rounds/a/updates/one")
-    (tmp_path / "lost+found").mkdir()
-
-    blobs = FolderBlobs(tmp_path)
-
-    assert [path.name for path in (tmp_path / "rounds").iterdir()] == ["b"]
-    assert (tmp_path / "lost+found").is_dir()
-    assert list(blobs.keys("rounds/")) == ["rounds/b/updates/two"]
-    blobs.check_ready()
-
-
 def test_writers_of_the_same_blob_do_not_disturb_each_other(tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
     failures: list[Exception] = []
@@ -232,13 +216,15 @@ def test_a_folder_that_can_not_be_made_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
-def test_a_new_folder_is_its_owners_and_one_that_there_is_keeps_its_rights(tmp_path: Path) -> None:
-    FolderBlobs(tmp_path / "new").put("a", b"content")
+def test_blobs_are_their_owners_alone_whatever_the_folder_allows(tmp_path: Path) -> None:
+    FolderBlobs(tmp_path / "new").put("a/b", b"content")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared").chmod(0o770)
-    FolderBlobs(tmp_path / "shared").put("a", b"content")
-    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o770
+    (tmp_path / "open").mkdir(mode=0o755)
+    FolderBlobs(tmp_path / "open").put("a/b", b"content")
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o755
+    for folder in ("new", "open"):
+        assert (tmp_path / folder / "a").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / folder / "a" / "b").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])

@@ -90,9 +90,10 @@ def sqlite_engine(
 def _make_private(file: Path) -> None:
     """Updates and noise seeds are in it; the files that SQLite puts beside it get its rights."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Where this fails, SQLite tells why it can not use the file.
+    # Never one that there is: closing it would end the locks that SQLite has on it. Where else this
+    # fails, SQLite tells why it can not use the file.
     with suppress(OSError):
-        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def postgres_engine(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from client_sdk import Event, Participant, StepOutcome
+from client_sdk import Event, Participant, StepOutcome, _rpc
 from client_sdk.events import Retrying, TrainingProgressed, Waiting
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.support.scripted_service import Fault, Peer, a_task_spec, a_window
@@ -106,7 +106,11 @@ def test_stop_ends_a_call_that_is_under_way(
     assert trainer.trained == 1
 
 
-def test_a_download_that_is_stopped_keeps_and_counts_what_arrives(peer: Peer, join: Join) -> None:
+def test_a_download_that_is_stopped_keeps_and_counts_what_arrives(
+    peer: Peer, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the machine is, the message arrives before the device looks again.
+    monkeypatch.setattr(_rpc, "_LOOK_SECONDS", 60.0)
     with join() as participant:
         peer.on_chunk = participant.stop
         assert participant.step().outcome is StepOutcome.STOPPED
