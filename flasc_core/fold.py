@@ -28,6 +28,11 @@ HEADROOM: Final = 2.0 ** (63 - GRID_BITS)
 # A vector's ascending indices and values piece by piece, from the start at every call.
 Parts: TypeAlias = Callable[[], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
 
+# Sums in a line of the processor's cache, and how many values are added while their lines are near.
+_LINE: Final = 8
+_NEAR: Final = 4_096
+# Where values lie further apart than this on the average, most lines would be fetched for nothing.
+_SWEPT_GAP: Final = 20
 _GRID: Final = 2.0**GRID_BITS
 _WHOLE: Final = Shrink()
 _MAGIC: Final = b"FLSC"
@@ -193,8 +198,17 @@ class Accumulator:
             raise
 
     def _shift(self, indices: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
-        # Of all ways to add here the quickest, cold sums or warm, and the one without a copy.
-        np.add.at(self.sums, indices, steps)
+        for first in range(0, indices.size, _NEAR):
+            near = slice(first, first + _NEAR)
+            self._fetch(indices[near])
+            # Of all ways to add the quickest, cold sums or warm, and the one without a copy.
+            np.add.at(self.sums, indices[near], steps[near])
+
+    def _fetch(self, indices: NDArray[np.int64]) -> None:
+        """Read the lines that ascending indices lie in: one sweep beats a miss for each value."""
+        span = slice(int(indices[0]), int(indices[-1]) + 1, _LINE)
+        if span.stop - span.start <= _SWEPT_GAP * indices.size:
+            self.sums[span].max()
 
     def _count(self, sign: int, weight: int, update_id: bytes) -> None:
         self.count += sign

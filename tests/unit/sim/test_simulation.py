@@ -147,7 +147,7 @@ def test_processor_time_elsewhere_is_the_run_s_too(tmp_path: Path) -> None:
 
     folder = RunFolder(path=tmp_path)
     run(a_run(), a_workload, folder, engine=Elsewhere)
-    assert folder.cpu_seconds() > 1000
+    assert folder.cpu_seconds() >= 1000
 
 
 def test_a_run_does_not_go_on_from_what_another_version_wrote(tmp_path: Path) -> None:
