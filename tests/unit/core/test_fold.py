@@ -79,6 +79,21 @@ def test_the_mean_is_the_exact_grid_sum_over_the_divisor(pairs: list[Update], di
         )
 
 
+@pytest.mark.parametrize("density", [1.0, 1 / 4, 1 / 16, 1 / 64])
+def test_many_values_are_added_one_by_one_however_far_apart(density: float) -> None:
+    dim, rng = 600_000, np.random.default_rng(3)
+    indices = np.flatnonzero(rng.random(dim) < density)
+    values = rng.standard_normal(indices.size).astype(np.float32)
+    expected = np.zeros(dim, dtype=np.int64)
+    expected[indices] = 3 * to_grid(values)
+    accumulator = Accumulator.zeros(dim)
+    vector = SparseVector(dim=dim, indices=indices, values=values)
+    accumulator.add(vector, 3, b"id")
+    assert np.array_equal(accumulator.sums, expected)
+    accumulator.subtract(vector, 3, b"id")
+    assert accumulator == Accumulator.zeros(dim)
+
+
 def test_every_coordinate_has_the_whole_cohort_as_its_divisor() -> None:
     pairs = [(a_vector([0, 1], [4, 8], dim=DIM), 1), (a_vector([1], [8], dim=DIM), 1)]
     mean = folded(pairs).mean(4)
