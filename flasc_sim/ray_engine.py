@@ -1,32 +1,35 @@
 """Trains a round's devices on Ray workers: other processes, machines and GPUs.
 
-Every worker holds the workload and a model of its own and gets the round's downloads; payloads come
-back, and are folded here as a server folds them. So whoever trains a device changes nothing.
+Ray is a cluster that there is, or one of this machine alone in a process of its own, since Ray now
+and then does not start in the half minute that it gives itself: that process ends with all that it
+started, and another is tried.
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final
 
-import ray
-import torch
-from ray.exceptions import RayTaskError
-
-from aggregator_service.domain.tasks import TaskConfig
-from client_sdk import TrainingFailed
-from client_sdk.peft_trainer import base_model_sha256
-from flasc_sim.device_work import Assignment, DeviceUpdate, TierWork
-from flasc_sim.engine import EngineParts, MakeEngine, Seat, Trainers
-from flasc_sim.partition import Rows
-from flasc_sim.workload import AdapterShape, Workload
+from flasc_sim.engine import MakeEngine
 
 __all__ = ["ray_engines"]
+
+_STARTS: Final = 3
+_ON_THIS_MACHINE: Final = {
+    # Ray's name for "more than this machine": without it all listens on loopback alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # A token of this process and what it starts, instead of one in the user's home.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 @contextmanager
@@ -36,108 +39,46 @@ def ray_engines(
     """Give engines of so many workers on the cluster at `address`, by default on this machine.
 
     With a share of a GPU, workers train on it, and results are the same only among equal GPUs.
-    Raises ConnectionError where there is no cluster at the address.
+    Raises ConnectionError where there is no cluster at the address, or Ray does not start here;
+    RuntimeError where whoever calls has imported Ray, which reads its environment only then.
     """
     # Without it Ray warns of what it will do in another version.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # On this machine alone, nobody else has to reach it.
-    local: dict[str, Any] = {
-        "num_cpus": workers,
-        "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
-    }
-    ray.init(address=address, log_to_driver=False, **({} if address else local))
-    try:
-        yield partial(_RayEngine, workers=workers, gpus_per_worker=gpus_per_worker)
-    finally:
-        ray.shutdown()
+    with nullcontext(address) if address else _local_cluster(workers) as found:
+        import ray  # noqa: PLC0415
+
+        from flasc_sim.ray_workers import RayEngine  # noqa: PLC0415
+
+        with ray.init(address=found, log_to_driver=False):
+            yield partial(RayEngine, workers=workers, gpus_per_worker=gpus_per_worker)
 
 
-class _RayEngine:
-    cpu_seconds = 0.0
-
-    def __init__(self, parts: EngineParts, *, workers: int, gpus_per_worker: float) -> None:
-        device = "cuda" if gpus_per_worker else "cpu"
-        # Once for all workers of a machine.
-        data = ray.put((parts.workload, parts.clients))
-        make: Any = ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus_per_worker)
-        self._workers: Final = [
-            make.remote(
-                data,
-                config=parts.config,
-                adapter=parts.adapter,
-                model_seed=parts.model_seed,
-                device=device,
-                threads=torch.get_num_threads(),
-            )
-            for _ in range(workers)
-        ]
-
-    def train(
-        self, assignments: Mapping[str, Assignment], cohort: Sequence[Seat]
-    ) -> Iterator[DeviceUpdate]:
-        given = ray.put(dict(assignments))
-        # A worker does what it is asked for in turn: this comes before the seats.
-        for worker in self._workers:
-            worker.open.remote(given)
-        waiting, idle = deque(enumerate(cohort)), deque(self._workers)
-        busy: dict[Any, tuple[int, Any]] = {}
-        done: dict[int, DeviceUpdate | TrainingFailed] = {}
-        for number in range(len(cohort)):
-            while number not in done:
-                while waiting and idle:
-                    place, seat = waiting.popleft()
-                    worker = idle.popleft()
-                    busy[worker.train.remote(seat)] = (place, worker)
-                (ended, *_), _ = ray.wait(list(busy), num_returns=1)
-                place, worker = busy.pop(ended)
-                idle.append(worker)
-                done[place] = self._result(ended)
-            update = done.pop(number)
-            if isinstance(update, TrainingFailed):
-                raise update
-            yield update
-
-    def _result(self, ended: Any) -> DeviceUpdate | TrainingFailed:
-        """A failure waits for its turn, so that of several the same one is told in every run."""
-        try:
-            update, seconds = ray.get(ended)
-        except RayTaskError as error:
-            if isinstance(error.cause, TrainingFailed):
-                return error.cause
-            raise
-        self.cpu_seconds += seconds
-        return cast("DeviceUpdate", update)
-
-
-class _Worker:
-    """One process of a cluster, with a model of its own."""
-
-    def __init__(
-        self,
-        data: tuple[Workload, Sequence[Rows]],
-        *,
-        config: TaskConfig,
-        adapter: AdapterShape,
-        model_seed: int,
-        device: str,
-        threads: int,
-    ) -> None:
-        # Sums of floats depend on how many threads share them.
-        torch.set_num_threads(threads)
-        workload, clients = data
-        model = workload.build(adapter, model_seed)
-        self._config: Final = config
-        self._trainers: Final = Trainers(
-            workload, clients, model, base_model_sha256(model), device=device
-        )
-        self._work: dict[str, TierWork] = {}
-
-    def open(self, assignments: Mapping[str, Assignment]) -> None:
-        self._work = {tier: TierWork(self._config, given) for tier, given in assignments.items()}
-
-    def train(self, seat: Seat) -> tuple[DeviceUpdate, float]:
-        """With the CPU seconds that it took."""
-        began = time.process_time()
-        update = self._work[seat.tier].do(self._trainers.of(seat.client), seat.seed)
-        return update, time.process_time() - began
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[str]:
+    """Give the address of a cluster that ends with the block, or with this process."""
+    if "ray" in sys.modules and not _ON_THIS_MACHINE.items() <= os.environ.items():
+        raise RuntimeError("Ray is imported, and can not be kept on this machine any more")
+    os.environ.update(_ON_THIS_MACHINE)
+    command = [sys.executable, "-m", "flasc_sim.ray_head", str(workers)]
+    for _ in range(_STARTS):
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            # In a session of its own, so that Ctrl-C reaches it only through this process.
+            subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours and a number
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            ) as head,
+        ):
+            assert head.stdout is not None  # noqa: S101 - as asked for above
+            address = head.stdout.readline().strip()
+            if address:
+                yield address
+                return
+            head.wait()
+            errors.seek(0)
+            reason = errors.read().strip().rpartition("\n")[2]
+    raise ConnectionError(f"it did not start here in {_STARTS} tries: {reason}")

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client_sdk import TrainingFailed
 from flasc_sim.engine import MakeEngine, SerialEngine
+from flasc_sim.ray_engine import ray_engines
 from flasc_sim.run_folder import Failure, RunFolder, run
 from flasc_sim.settings import RunSettings
 from tests.support.tiny_workload import a_run, a_workload
 
-pytest.importorskip("ray", reason="needs Ray: pip install 'flasc-service[ray]'")
+# Without importing it, which is for the engine to do.
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'flasc-service[ray]'"
+)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_workers() -> Iterator[MakeEngine]:
-    # Not all who run the tests have Ray.
-    from flasc_sim.ray_engine import ray_engines  # noqa: PLC0415
-
     with ray_engines(workers=2) as engine:
         yield engine
 
@@ -55,3 +58,20 @@ def test_training_that_fails_on_a_worker_fails_as_it_does_here(
             run(wild, a_workload, folder, engine=engine)
         reasons.append(folder.failure)
     assert reasons[0] == reasons[1]
+
+
+def test_a_cluster_of_this_machine_is_reached_from_it_alone(two_workers: MakeEngine) -> None:
+    del two_workers
+    import ray  # noqa: PLC0415 - not before the engine has
+
+    nodes: Any = ray.nodes  # Ray gives it no types.
+    assert [node["NodeManagerAddress"] for node in nodes()] == ["127.0.0.1"]
+
+
+@pytest.mark.timeout(600)
+def test_a_cluster_that_does_not_start_says_why() -> None:
+    with (
+        pytest.raises(ConnectionError, match=r"did not start here in 3 tries: .*nonnegative"),
+        ray_engines(workers=-1),
+    ):
+        pass
