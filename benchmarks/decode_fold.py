@@ -22,12 +22,12 @@ from benchmarks._report import (
 )
 from flasc_core.fold import Accumulator
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode
-from flasc_core.wire import inflate as inflate_module
+from flasc_core.wire import DecodeLimits, Encoding, compact_readers, decode_segments, encode
+from flasc_core.wire.inflate import inflater
 
 ENCODINGS = ("plain", "float32", "bfloat16", "int8", "int6", "int4")
 # By the name of what inflates; the same twice where isal is not installed.
-ENGINES = {"stdlib": zlib, "accelerated": inflate_module.inflater()}
+ENGINES = {"stdlib": zlib, "accelerated": inflater()}
 GOALS = {"stdlib": 7.0, "accelerated": 4.5}
 
 Row = dict[str, str | float]
@@ -85,6 +85,7 @@ def row(trace: Trace, label: str, vector: SparseVector, name: str) -> Row:
         dim=vector.dim,
         max_nnz=vector.nnz,
         max_abs_value=max(1.0, 2 * float(np.abs(vector.values).max())),
+        was_read=True,
     )
     parts = partial(decode_segments, payload, limits)
     exact = Accumulator.zeros(vector.dim)
@@ -137,7 +138,7 @@ def row(trace: Trace, label: str, vector: SparseVector, name: str) -> Row:
 
 def inflating(module: ModuleType, run: Callable[[], None]) -> Callable[[], None]:
     def with_module() -> None:
-        with patch.object(inflate_module, "inflater", lambda: module):
+        with patch.object(compact_readers, "inflater", lambda: module):
             run()
 
     return with_module

@@ -224,6 +224,7 @@ class Federation:
             max_nnz=rule.max_count,
             max_abs_value=self.config.limits.max_abs_value,
             value_encodings=self.config.encodings.accepted_values,
+            was_read=True,
         )
         parts = partial(decode_segments, update.payload, limits)
         clip_norm = self.config.fold_clip_norm

@@ -1,5 +1,7 @@
 """Fixtures that every test may ask for."""
 
+from hypothesis import HealthCheck, settings
+
 from tests.support.stores import (
     memory_store,
     postgres_server,
@@ -27,3 +29,7 @@ __all__ = [
     "sqlite_url",
     "store",
 ]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")

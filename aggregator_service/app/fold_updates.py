@@ -117,6 +117,7 @@ class FoldUpdates:
             dim=task.config.layout.dim,
             max_nnz=task.config.layout.dim,
             max_abs_value=task.config.limits.max_abs_value,
+            was_read=True,
         )
         # A segment at a time, so that no whole vector is held beside the sums.
         parts = partial(decode_segments, payload, limits)

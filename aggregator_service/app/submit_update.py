@@ -27,7 +27,7 @@ from aggregator_service.domain.assignments import (
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import RoundKind, RoundPolicy
 from aggregator_service.domain.updates import Update, UpdateState
-from aggregator_service.store.base import Lock, Store, Transaction
+from aggregator_service.store.base import Lock, Store, StoreUnavailable, Transaction
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout, Role
@@ -110,6 +110,18 @@ class SubmitUpdate:
             self._charge("charge_refused_upload", work, due)
             raise refusal.about(round_id=str(work.round.id), task_id=str(work.task.id)) from refusal
 
+    def charge(self, device_id: UUID, assignment_id: UUID, payload_bytes: int) -> None:
+        """Enters a payload that arrived, but can not be handed in, into the byte ledger.
+
+        Refuses ASSIGNMENT_UNKNOWN.
+        """
+
+        def add(tx: Transaction) -> None:
+            assignment = own_assignment(tx, device_id, assignment_id)
+            tx.assignments.add_bytes(assignment.id, up=payload_bytes)
+
+        self.store.run("charge_unread_upload", add)
+
     def _charge(self, name: str, work: Work, due: int) -> None:
         if due:
             self.store.run(name, lambda tx: tx.assignments.add_bytes(work.assignment.id, up=due))
@@ -131,7 +143,11 @@ class SubmitUpdate:
         work.assignment.check_open(now)
         update, composition = self._checked(work, header, payload)
         if update.payload_key is not None:
-            self.blobs.put(update.payload_key, payload)
+            try:
+                self.blobs.put(update.payload_key, payload)
+            except StoreUnavailable:
+                self._charge("charge_unkept_upload", work, due)
+                raise
         try:
             receipt = self.store.run(
                 "submit_update", lambda tx: self._accept(tx, work, header, update, composition, due)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 import grpc
 
@@ -105,14 +107,28 @@ class DeviceService:
             # The message has a copy of the payload, and every access to the field makes another.
             payload = request.payload
             _count_up(call, len(payload))
-            header = read_header(request.header)
+            try:
+                header = read_header(request.header)
+                self.uploads.take(len(payload))
+            except Refusal:
+                # Nobody else learns that it arrived.
+                charge = partial(self._charge, call.caller, request.header.assignment_id)
+                self.calls.later(charge, len(payload))
+                raise
             del request
-            with self.uploads.room_for(len(payload)):
+            try:
                 receipt = await self.calls.work(self.submit_update, call.caller, header, payload)
+            finally:
+                self.uploads.give_back(len(payload))
             _count_receipt(call, receipt)
             return pb.SubmitUpdateResponse(
                 receipt=encode_receipt(receipt), retry_window=encode_retry_window(receipt.policy)
             ).SerializeToString()
+
+    def _charge(self, device_id: UUID, assignment_id: bytes, payload_bytes: int) -> None:
+        with suppress(Refusal):
+            read = read_uuid(assignment_id, "assignment_id")
+            self.submit_update.charge(device_id, read, payload_bytes)
 
     async def _whole_message(self, context: Context) -> bytes:
         async with asyncio.timeout(self.transfer_seconds):

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
@@ -41,7 +42,7 @@ class FolderBlobs:
         self._durable: set[Path] = set()
         with _unavailable(f"the blob folder {folder} can not be used"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._incoming.mkdir(exist_ok=True)
+            self._incoming.mkdir(mode=0o700, exist_ok=True)
             _sync_folder(folder.parent)
             self._sweep()
 
@@ -124,8 +125,14 @@ class FolderBlobs:
         if not folder.is_dir():
             # This process may have known one of that name, which another has let go of.
             self._durable.discard(folder)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make(folder)
         incoming.replace(target)
+
+    def _make(self, folder: Path) -> None:
+        # mkdir's mode is that of the last folder alone.
+        parents = takewhile(self._folder.__ne__, folder.parents)
+        for made in (*reversed(list(parents)), folder):
+            made.mkdir(mode=0o700, exist_ok=True)
 
     def _write_incoming(self, data: bytes) -> Path:
         incoming = self._incoming / uuid4().hex

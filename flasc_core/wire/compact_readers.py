@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from types import ModuleType
 from typing import Final, TypeVar
 
 import numpy as np
@@ -11,7 +13,7 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import sparse_update_pb2 as pb
 from flasc_core.wire.bits import packed_size, unpack_bits
 from flasc_core.wire.compact import MAX_SHIFT
-from flasc_core.wire.inflate import inflate
+from flasc_core.wire.inflate import inflate, inflater
 from flasc_core.wire.limits import SEGMENT_NNZ
 from flasc_core.wire.plain import indices_of
 from flasc_core.wire.segments import Segment
@@ -38,7 +40,8 @@ def read_compact_gap_indices(segment: Segment) -> NDArray[np.int64]:
             Reason.FIELD_RANGE, f"gap_shift is at most {MAX_SHIFT}, not {shift}", field="gap_shift"
         )
     _check_size("gap_low", len(packed.gap_low), packed_size(nnz, shift))
-    high = _unpack(packed.index_compression, packed.gap_high, MAX_VARINT * nnz, "gap_high")
+    engine = _engine(segment)
+    high = _unpack(packed.index_compression, packed.gap_high, MAX_VARINT * nnz, "gap_high", engine)
     gaps = read_varints(high, nnz)
     if shift:
         if int(gaps.max()) >> (_GAP_BITS - shift):
@@ -88,7 +91,8 @@ def read_pow2_values(segment: Segment, largest: float) -> NDArray[np.float32]:
 def _read_numbers(segment: Segment, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar]:
     packed, nnz = segment.packed, segment.envelope.nnz
     size = nnz * dtype.itemsize
-    data = _unpack(packed.value_compression, packed.value_data, size, "value_data")
+    engine = _engine(segment)
+    data = _unpack(packed.value_compression, packed.value_data, size, "value_data", engine)
     _check_size("value_data", len(data), size)
     if packed.value_compression == pb.COMPRESSION_NONE or dtype.itemsize == 1:
         return np.frombuffer(data, dtype=dtype)
@@ -96,11 +100,15 @@ def _read_numbers(segment: Segment, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar
     return np.ascontiguousarray(planes.T).view(dtype).reshape(nnz)
 
 
-def _unpack(compression: int, data: bytes, limit: int, field: str) -> bytes:
+def _engine(segment: Segment) -> ModuleType:
+    return inflater() if segment.was_read else zlib
+
+
+def _unpack(compression: int, data: bytes, limit: int, field: str, engine: ModuleType) -> bytes:
     if compression == pb.COMPRESSION_NONE:
         return data
     if compression == pb.COMPRESSION_DEFLATE:
-        return inflate(data, limit=limit, field=field)
+        return inflate(data, limit=limit, field=field, engine=engine)
     if compression in pb.Compression.values():
         raise Refusal(
             Reason.VALUE_FORMAT, f"compression {compression} of {field} is not read", field=field

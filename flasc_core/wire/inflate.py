@@ -17,7 +17,9 @@ __all__ = ["FILTERED", "HUFFMAN", "REPEATS", "RUNS", "Search", "deflate", "infla
 
 @cache
 def inflater() -> ModuleType:
-    """Return what inflates: isal where a server has it, in half of zlib's time, or else zlib.
+    """Return what inflates fast: isal where a server has it, in half of zlib's time, or else zlib.
+
+    isal also takes codes that are incomplete, which zlib and other readers refuse.
 
     Looked for at the first use, so that importing the SDK loads nothing that it does not need.
     """
@@ -63,13 +65,12 @@ def deflate(parts: Sequence[bytes], search: Search = HUFFMAN) -> bytes:
     return b"".join([*out, encoder.compress(parts[-1]), encoder.flush()])
 
 
-def inflate(data: bytes, *, limit: int, field: str) -> bytes:
+def inflate(data: bytes, *, limit: int, field: str, engine: ModuleType = zlib) -> bytes:
     """Return what `data` unpacks to, never holding more than `limit` bytes and one.
 
     Refuses DECOMPRESS_LIMIT beyond the limit, and MALFORMED_MESSAGE for a stream that is broken,
     cut off, or followed by anything.
     """
-    engine = inflater()
     decoder = engine.decompressobj(wbits=_RAW)
     try:
         out: bytes = decoder.decompress(data, limit + 1)

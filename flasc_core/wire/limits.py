@@ -16,6 +16,8 @@ __all__ = ["SEGMENT_NNZ", "DecodeLimits"]
 SEGMENT_NNZ: Final = 65_536
 # Segments cost time however few values they hold; this many may be partly filled.
 _PARTIAL_SEGMENTS: Final = 4_096
+# Beside its segments: an update's own fields, and those that a later version may add.
+_OTHER_FIELDS: Final = 64
 _ANY_WEIGHT: Final = float(np.finfo(np.float32).max)
 
 
@@ -25,7 +27,8 @@ class DecodeLimits:
 
     `value_encodings` are the ones that are read, all of them if it is None; FLOAT32 always is, so
     that the plain profile is never refused. ValueError for a `max_abs_value` that would let
-    infinity or nothing pass.
+    infinity or nothing pass. A payload that `was_read` before, without being told so, may be
+    inflated by isal: it takes streams that zlib refuses, and not every reader has it.
     """
 
     dim: int
@@ -33,6 +36,7 @@ class DecodeLimits:
     max_abs_value: float
     min_nnz: int = 1
     value_encodings: frozenset[ValueEncoding] | None = None
+    was_read: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.max_abs_value < math.inf:
@@ -46,6 +50,10 @@ class DecodeLimits:
     @property
     def max_segments(self) -> int:
         return self.max_nnz // SEGMENT_NNZ + _PARTIAL_SEGMENTS
+
+    @property
+    def max_fields(self) -> int:
+        return self.max_segments + _OTHER_FIELDS
 
     def reads(self, value_encoding: int) -> bool:
         if self.value_encodings is None or value_encoding == ValueEncoding.FLOAT32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -14,8 +15,14 @@ from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire.limits import SEGMENT_NNZ
+from flasc_core.wire.tags import has_more_fields
 
 __all__ = ["Envelope", "Piece", "Profile", "Segment", "cut", "open_segment"]
+
+# Some times those that a segment has.
+_MAX_FIELDS: Final = 64
+# Values one by one under a tag each, gaps of five bytes among them, and room for what is unknown.
+_MAX_BYTES: Final = 11 * SEGMENT_NNZ + (64 << 10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,8 @@ class Segment:
     envelope: Envelope
     packed: packed_update_pb2.PackedSegment
     official: sparse_update_pb2.SparseSegment | None
+    # See DecodeLimits.
+    was_read: bool
 
 
 def cut(vector: SparseVector) -> Iterator[Piece]:
@@ -81,17 +90,20 @@ def cut(vector: SparseVector) -> Iterator[Piece]:
         yield Piece(indices=vector.indices[part], values=vector.values[part])
 
 
-def open_segment(data: bytes, *, dim: int) -> Segment:
+def open_segment(data: bytes, *, dim: int, was_read: bool) -> Segment:
     """Parse one segment and check its envelope, in time that its bytes bound, not its claims.
 
     Refuses MALFORMED_MESSAGE, FIELD_REQUIRED, FIELD_RANGE, UNKNOWN_ENUM, LENGTH_MISMATCH and
     INDEX_RANGE.
     """
+    if len(data) > _MAX_BYTES:
+        raise Refusal(
+            Reason.FIELD_RANGE,
+            f"a segment has at most {_MAX_BYTES} bytes, not {len(data)}",
+            max_bytes=_MAX_BYTES,
+        )
     try:
-        packed = packed_update_pb2.PackedSegment.FromString(data)
-        # Protobuf also allows arrays that are not packed, which the twin message does not know.
-        usual = not _has_unknown_fields(packed)
-        official = None if usual else sparse_update_pb2.SparseSegment.FromString(data)
+        packed, official = _parse(data)
     except DecodeError as error:
         raise Refusal(Reason.MALFORMED_MESSAGE, "a segment is no SparseSegment") from error
     envelope = Envelope(
@@ -102,7 +114,24 @@ def open_segment(data: bytes, *, dim: int) -> Segment:
         value_encoding=packed.value_encoding,
     )
     _check_envelope(envelope, dim)
-    return Segment(envelope=envelope, packed=packed, official=official)
+    return Segment(envelope=envelope, packed=packed, official=official, was_read=was_read)
+
+
+def _parse(
+    data: bytes,
+) -> tuple[packed_update_pb2.PackedSegment, sparse_update_pb2.SparseSegment | None]:
+    if not has_more_fields(data, _MAX_FIELDS):
+        packed = packed_update_pb2.PackedSegment.FromString(data)
+        if not _has_unknown_fields(packed):
+            return packed, None
+    # Protobuf also allows arrays that are not packed, which the twin message does not know, and
+    # packed ones in any number of parts, of which it would keep each.
+    rest = sparse_update_pb2.SparseSegment.FromString(data)
+    rest.ClearField("gaps")
+    rest.ClearField("values")
+    rest.DiscardUnknownFields()
+    packed = packed_update_pb2.PackedSegment.FromString(rest.SerializeToString())
+    return packed, sparse_update_pb2.SparseSegment.FromString(data)
 
 
 def _has_unknown_fields(packed: packed_update_pb2.PackedSegment) -> bool:

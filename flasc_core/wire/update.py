@@ -20,6 +20,7 @@ from flasc_core.wire.plain import PLAIN
 from flasc_core.wire.profiles import profile_for
 from flasc_core.wire.readers import read_segment
 from flasc_core.wire.segments import Profile, Segment, cut, open_segment
+from flasc_core.wire.tags import has_more_fields
 
 __all__ = ["Part", "decode", "decode_segments", "encode"]
 
@@ -73,6 +74,12 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
     Only one segment is held at a time. A refusal may come after any of them: what was done with
     those before it is to be undone.
     """
+    if has_more_fields(payload, limits.max_fields):
+        raise Refusal(
+            Reason.FIELD_RANGE,
+            f"far more fields than segments for at most {limits.max_nnz} nonzeros have",
+            max_segments=limits.max_segments,
+        )
     try:
         update = packed_update_pb2.PackedUpdate.FromString(payload)  # type: ignore[arg-type]
     except DecodeError as error:
@@ -80,7 +87,7 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
     _check_update(update, limits)
     end = nnz = 0
     for data in update.segments:
-        segment = open_segment(data, dim=limits.dim)
+        segment = open_segment(data, dim=limits.dim, was_read=limits.was_read)
         if segment.envelope.start < end:
             raise Refusal(
                 Reason.SEGMENT_ORDER,

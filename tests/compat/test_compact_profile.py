@@ -136,7 +136,7 @@ def test_the_reference_decoder_prints_what_a_file_holds() -> None:
 # --- the two readers against each other ---------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(sparse_vectors(max_nnz=150), encodings)
 def test_both_readers_agree_on_what_is_written(vector: SparseVector, encoding: Encoding) -> None:
     payload = encode(vector, encoding)
@@ -144,7 +144,7 @@ def test_both_readers_agree_on_what_is_written(vector: SparseVector, encoding: E
     assert digest_of(*found) == vector_digest(decode(payload, limits_of(vector.dim)))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     sparse_vectors(min_nnz=1, max_nnz=150, dim=400),
     encodings,

@@ -217,16 +217,21 @@ def test_a_folder_that_can_not_be_made_is_unavailable(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
 def test_blobs_are_their_owners_alone_whatever_the_folder_allows(tmp_path: Path) -> None:
-    FolderBlobs(tmp_path / "new").put("a/b", b"content")
+    FolderBlobs(tmp_path / "new").put("a/b/c", b"content")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     (tmp_path / "open").mkdir()
     # Whatever this user's umask takes away from new folders.
     (tmp_path / "open").chmod(0o755)
-    FolderBlobs(tmp_path / "open").put("a/b", b"content")
+    umask = os.umask(0)
+    try:
+        FolderBlobs(tmp_path / "open").put("a/b/c", b"content")
+    finally:
+        os.umask(umask)
     assert (tmp_path / "open").stat().st_mode & 0o777 == 0o755
     for folder in ("new", "open"):
-        assert (tmp_path / folder / "a").stat().st_mode & 0o777 == 0o700
-        assert (tmp_path / folder / "a" / "b").stat().st_mode & 0o777 == 0o600
+        for private in (".incoming", "a", "a/b"):
+            assert (tmp_path / folder / private).stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / folder / "a" / "b" / "c").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])

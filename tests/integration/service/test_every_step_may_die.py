@@ -158,7 +158,7 @@ def test_a_task_completes_alike_whichever_step_a_process_dies_in(
         max_size=12,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_task_completes_alike_though_its_successors_die_too(
     undisturbed: list[bytes], deaths: list[Trap]
 ) -> None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flasc_core.errors import Reason, Refusal
@@ -30,7 +30,6 @@ def folded(pairs: list[Update], *, numbers: list[int] | None = None) -> Accumula
     return accumulator
 
 
-@settings(deadline=None)
 @given(updates, st.randoms(use_true_random=False))
 def test_any_order_gives_the_same_bytes(pairs: list[Update], shuffler: random.Random) -> None:
     order = list(range(len(pairs)))
@@ -40,7 +39,6 @@ def test_any_order_gives_the_same_bytes(pairs: list[Update], shuffler: random.Ra
     assert shuffled.to_bytes() == folded(pairs).to_bytes()
 
 
-@settings(deadline=None)
 @given(updates, st.data())
 def test_any_partition_merges_into_the_same_bytes(pairs: list[Update], data: st.DataObject) -> None:
     shards = [Accumulator.zeros(DIM) for _ in range(3)]
@@ -53,7 +51,6 @@ def test_any_partition_merges_into_the_same_bytes(pairs: list[Update], data: st.
     assert merged.to_bytes() == folded(pairs).to_bytes()
 
 
-@settings(deadline=None)
 @given(updates, sparse_vectors(dim=DIM), st.integers(1, 1000))
 def test_taking_an_update_back_restores_every_bit(
     pairs: list[Update], vector: SparseVector, weight: int
@@ -65,7 +62,6 @@ def test_taking_an_update_back_restores_every_bit(
     assert accumulator.to_bytes() == before
 
 
-@settings(deadline=None)
 @given(updates, st.integers(1, 50))
 def test_the_mean_is_the_exact_grid_sum_over_the_divisor(pairs: list[Update], divisor: int) -> None:
     mean = folded(pairs).mean(divisor)
@@ -100,7 +96,6 @@ def test_every_coordinate_has_the_whole_cohort_as_its_divisor() -> None:
     assert mean[:3].tolist() == [1, 4, 0]
 
 
-@settings(deadline=None)
 @given(updates)
 def test_a_coordinate_that_nobody_sent_is_exactly_zero(pairs: list[Update]) -> None:
     touched = {index for vector, _ in pairs for index in vector.indices.tolist()}
@@ -114,7 +109,6 @@ def test_an_explicit_zero_adds_nothing_but_is_counted() -> None:
     assert (accumulator.count, accumulator.weight_sum) == (1, 5)
 
 
-@settings(deadline=None)
 @given(finite_floats())
 def test_a_value_is_rounded_once_half_to_even(value: float) -> None:
     exact = Fraction(value) * 2**GRID_BITS
@@ -188,7 +182,6 @@ def test_a_mean_over_nobody_is_an_error(divisor: int) -> None:
         folded([]).mean(divisor)
 
 
-@settings(deadline=None)
 @given(updates)
 def test_an_accumulator_survives_as_bytes(pairs: list[Update]) -> None:
     accumulator = folded(pairs)

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flasc_core.errors import Refusal
@@ -36,7 +36,6 @@ def folded(numbered: list[tuple[int, Update]]) -> Accumulator:
     return accumulator
 
 
-@settings(deadline=None)
 @given(updates, st.randoms(use_true_random=False))
 def test_any_order_of_any_encodings_gives_the_same_bytes(
     pairs: list[Update], shuffler: random.Random
@@ -47,7 +46,6 @@ def test_any_order_of_any_encodings_gives_the_same_bytes(
     assert folded(shuffled).to_bytes() == folded(numbered).to_bytes()
 
 
-@settings(deadline=None)
 @given(updates, sparse_vectors(dim=DIM), encodings, st.integers(1, 1000))
 def test_taking_an_encoded_update_back_restores_every_bit(
     pairs: list[Update], vector: SparseVector, encoding: Encoding, weight: int
@@ -59,7 +57,6 @@ def test_taking_an_encoded_update_back_restores_every_bit(
     assert accumulator.to_bytes() == before
 
 
-@settings(deadline=None)
 @given(sparse_vectors(dim=DIM), encodings, st.integers(1, 1000))
 def test_adding_in_parts_is_adding_the_quantized_vector(
     vector: SparseVector, encoding: Encoding, weight: int
@@ -72,7 +69,6 @@ def test_adding_in_parts_is_adding_the_quantized_vector(
     assert whole == Accumulator.zeros(DIM)
 
 
-@settings(deadline=None)
 @given(sparse_vectors(dim=DIM), st.integers(3, 8))
 def test_every_integer_encoding_is_summed_without_rounding(vector: SparseVector, bits: int) -> None:
     quantized = quantize(vector, Encoding.parse(f"int{bits}"))
@@ -81,7 +77,6 @@ def test_every_integer_encoding_is_summed_without_rounding(vector: SparseVector,
     assert [Fraction(step, 2**GRID_BITS) for step in steps] == values
 
 
-@settings(deadline=None)
 @given(st.floats(-64, 64, width=32).filter(lambda value: abs(value) >= 2.0**-33))
 def test_bfloat16_is_summed_without_rounding_down_to_two_to_the_minus_33(value: float) -> None:
     (quantized,) = quantize(a_vector([0], [value]), Encoding.parse("bfloat16")).values.tolist()
@@ -96,7 +91,6 @@ def test_a_smaller_bfloat16_is_rounded_to_the_grid_once() -> None:
     assert to_grid(np.array([quantized], dtype=np.float32)).tolist() == [64]
 
 
-@settings(deadline=None)
 @given(updates)
 def test_a_coordinate_that_nobody_sent_is_exactly_zero(pairs: list[Update]) -> None:
     touched = {index for vector, _, _ in pairs for index in vector.indices.tolist()}

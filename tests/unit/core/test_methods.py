@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -231,7 +231,6 @@ def test_clipping_looks_only_at_what_is_sent() -> None:
     assert clipped == a_vector([0, 1], [1.5, 2])
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(np.float32, 10, elements=finite_floats()),
     st.integers(1, 10),

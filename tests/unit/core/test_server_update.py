@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 from flasc_core.errors import Reason, Refusal
@@ -58,7 +58,6 @@ def test_sixty_steps_match_torch(name: str) -> None:
     assert np.abs(weights).max() > 0.05
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(np.float32, 8, elements=finite_floats()),
     hnp.arrays(np.bool_, 8),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -37,7 +37,6 @@ def test_the_count_is_the_floor_of_the_float_product(product: str, count: int) -
     assert count_kept(int(size), float(density)) == count
 
 
-@settings(deadline=None)
 @given(st.one_of(tied_arrays, arrays), st.data())
 def test_top_k_keeps_larger_magnitudes_then_lower_indices(
     x: np.ndarray, data: st.DataObject
@@ -46,7 +45,6 @@ def test_top_k_keeps_larger_magnitudes_then_lower_indices(
     assert top_k(x, k).tolist() == sorted(ranked(x)[:k])
 
 
-@settings(deadline=None)
 @given(st.one_of(tied_arrays, arrays))
 def test_a_larger_k_keeps_what_a_smaller_k_kept(x: np.ndarray) -> None:
     kept: set[int] = set()
@@ -111,13 +109,11 @@ def test_top_k_leaves_its_argument_alone() -> None:
     assert x.tolist() == [1, -3, 2]
 
 
-@settings(deadline=None)
 @given(arrays)
 def test_a_dense_vector_survives_being_sparse(x: np.ndarray) -> None:
     assert np.array_equal(SparseVector.from_dense(x).to_dense(), x)
 
 
-@settings(deadline=None)
 @given(sparse_vectors(dim=50))
 def test_a_sparse_vector_is_zero_where_it_names_nothing(vector: SparseVector) -> None:
     dense = vector.to_dense()

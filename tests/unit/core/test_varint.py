@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flasc_core.errors import Reason, Refusal
@@ -28,7 +28,6 @@ def refused(payload: bytes, count: int) -> Reason:
     return refusal.value.reason
 
 
-@settings(deadline=None)
 @given(numbers_lists)
 def test_arrays_are_written_as_their_numbers_are_one_by_one(numbers: list[int]) -> None:
     payload = write_varints(np.array(numbers, dtype=np.int64))

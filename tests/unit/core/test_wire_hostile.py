@@ -41,19 +41,19 @@ def examine(payload: bytes) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(payload: bytes) -> None:
     examine(payload)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.lists(st.binary(max_size=60), max_size=3))
 def test_random_segments_under_a_right_checksum_are_refused(segments: list[bytes]) -> None:
     examine(a_payload(*segments, dim=DIM))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     start=st.one_of(st.integers(0, DIM), st.integers(0, 2**64 - 1)),
     length=st.one_of(st.integers(0, DIM), st.integers(0, 2**64 - 1)),
@@ -69,7 +69,7 @@ def test_segments_with_random_fields_are_refused_or_right(**fields: object) -> N
     examine(a_payload(segment.SerializeToString(), dim=DIM))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(sparse_vectors(dim=DIM, min_nnz=1))
 def test_a_payload_that_is_cut_off_is_refused(vector: SparseVector) -> None:
     payload = encode(vector)
@@ -79,7 +79,7 @@ def test_a_payload_that_is_cut_off_is_refused(vector: SparseVector) -> None:
             decode(payload[:end], LIMITS)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     sparse_vectors(dim=DIM, min_nnz=1),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 255)), min_size=1, max_size=4),
@@ -90,7 +90,7 @@ def test_a_payload_with_changed_bytes_is_refused_or_right(
     examine(mutated(encode(vector), changes))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     sparse_vectors(dim=DIM, min_nnz=1),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 255)), min_size=1, max_size=4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from google.protobuf.unknown_fields import UnknownFieldSet
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flasc_core.layout import MAX_DIM
@@ -32,19 +32,16 @@ def a_long_vector(nnz: int, *, stride: int = 1) -> SparseVector:
     )
 
 
-@settings(deadline=None)
 @given(sparse_vectors())
 def test_a_vector_survives_the_wire(vector: SparseVector) -> None:
     assert decode(encode(vector), limits_of(vector.dim, min_nnz=0)) == vector
 
 
-@settings(deadline=None)
 @given(sparse_vectors(dim=MAX_DIM))
 def test_a_vector_of_the_largest_dimension_survives_the_wire(vector: SparseVector) -> None:
     assert decode(encode(vector), limits_of(MAX_DIM, min_nnz=0)) == vector
 
 
-@settings(deadline=None)
 @given(sparse_vectors())
 def test_protobuf_reads_and_rewrites_the_same_bytes(vector: SparseVector) -> None:
     payload = encode(vector)
@@ -171,7 +168,6 @@ def test_sparse_payloads_are_as_small_as_the_method_promises(density: float, rat
     assert 4 * dim / len(payload) >= ratio
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200))
 def test_a_segment_s_envelope_is_small(nnz: int) -> None:
     payload = encode(a_long_vector(nnz, stride=2))

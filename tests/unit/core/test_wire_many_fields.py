@@ -1,0 +1,78 @@
+"""Payloads of very many fields: refused or read in memory that their bytes bound."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from flasc_core.pb.internal.v1.packed_update_pb2 import PackedUpdate
+from flasc_core.wire import encode
+from flasc_core.wire.tags import has_more_fields
+from tests.unit.core.builders import a_vector
+
+DIM = 30_000_000
+# Runs in a process of its own, since the parser's memory is not Python's.
+_READING = """
+import resource, sys
+from flasc_core.errors import Refusal
+from flasc_core.wire import DecodeLimits, decode
+payload = open(sys.argv[1], "rb").read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    decode(payload, DecodeLimits(dim=30_000_000, max_nnz=1_900_000, max_abs_value=64.0))
+except Refusal as refusal:
+    print(refusal.reason.name)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is not told in KiB")
+@pytest.mark.parametrize("size", [100_000, 2_000_000])
+@pytest.mark.parametrize("empty", [b"\x2a\x00", b"\x32\x00", b"\xa2\x06\x00"])
+def test_nothing_said_many_times_takes_little_memory(
+    tmp_path: Path, empty: bytes, size: int
+) -> None:
+    update = PackedUpdate.FromString(encode(a_vector(dim=DIM)))
+    segment = update.segments[0] + empty * (size // len(empty))
+    (tmp_path / "payload").write_bytes(
+        PackedUpdate(dim=DIM, segments=[segment], crc32=zlib.crc32(segment)).SerializeToString()
+    )
+    assert _kib_of(tmp_path / "payload") < 16 * size / 1024 + 2_048
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is not told in KiB")
+@pytest.mark.parametrize("empty", [b"\x12\x00", b"\xa2\x06\x00", b"\x50\x00"])
+def test_an_update_of_nothing_but_fields_is_refused_before_it_is_parsed(
+    tmp_path: Path, empty: bytes
+) -> None:
+    (tmp_path / "payload").write_bytes(b"\x08\x80\x87\xa7\x0e" + empty * 4_000_000)
+    assert _kib_of(tmp_path / "payload") < 2_048
+
+
+def _kib_of(payload: Path) -> int:
+    command = [sys.executable, "-c", _READING, str(payload)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(told.stdout.split()[-1])
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (b"", 0),
+        (b"\x08\x80\x87\xa7\x0e", 1),
+        (b"\x08\x01\x12\x03\x08\x08\x08\x1d\x00\x00\x00\x00", 3),
+        (b"\x09" + bytes(8) + b"\x10\x00", 2),
+        # Cut off, or of a size that nothing has.
+        (b"\x08\x80", 1),
+        (b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 1),
+        (bytes(10), 1),
+        (b"\x08" + b"\x80" * 11 + b"\x00", 1),
+    ],
+)
+def test_fields_are_counted_as_a_parser_meets_them(message: bytes, fields: int) -> None:
+    assert not has_more_fields(message, fields)
+    assert fields == 0 or has_more_fields(message, fields - 1)
