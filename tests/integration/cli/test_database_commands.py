@@ -143,11 +143,12 @@ def test_the_service_in_one_process_answers_and_ends_in_order(
     process = machine.serve("--grpc-port", "0", "--http-port", "0")
     addresses = ready(process)
     assert addresses.keys() == {"event", "devices", "admin"}
-    assert httpx.get(f"{addresses['admin']}/readyz").status_code == 200
+    assert httpx.get(f"{addresses['admin']}/readyz", timeout=60).status_code == 200
     enrolled = httpx.post(
         f"{addresses['admin']}/v1/devices",
         json={"name": "phone"},
         headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
     )
     # Devices are told the port that was taken, not the 0 that was asked for.
     assert enrolled.json()["grpc_address"] == addresses["devices"]
@@ -165,6 +166,7 @@ def test_enrolled_devices_are_told_the_public_address_where_there_is_one(
         f"{ready(process)['admin']}/v1/devices",
         json={"name": "phone"},
         headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
     )
     assert enrolled.json()["grpc_address"] == "flasc.example:443"
     assert end(process, signal.SIGTERM) == 0
@@ -187,7 +189,7 @@ def test_a_role_without_an_api_shows_its_metrics_on_a_port_of_their_own(
     machine.ask("migrate")
     ports = ("--grpc-port", "0", "--metrics-port", "0")
     process = machine.serve("--role", role, *ports)
-    metrics = httpx.get(ready(process)["metrics"]).text
+    metrics = httpx.get(ready(process)["metrics"], timeout=60).text
     assert "flasc_transaction_seconds" in metrics
     assert end(process, signal.SIGTERM) == 0
 
