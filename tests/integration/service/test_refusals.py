@@ -92,9 +92,17 @@ def bad_upload_query(reason: Reason, code: grpc.StatusCode, **fields: bytes) -> 
 
 
 def bad_header(
-    reason: Reason, code: grpc.StatusCode, *, counted: bool = True, **header: Any
+    reason: Reason,
+    code: grpc.StatusCode,
+    *,
+    counted: bool = True,
+    in_round: bool | None = None,
+    **header: Any,
 ) -> Bad:
-    """A sound payload under a header that is not; `counted` where the round is known by then."""
+    """A sound payload under a header that is not.
+
+    `counted` where the assignment is known by then, and with it the round unless said otherwise.
+    """
 
     def send(device: SyntheticDevice, given: pb.Assignment) -> object:
         request = pb.SubmitUpdateRequest(header=header_for(given, PAYLOAD), payload=PAYLOAD)
@@ -103,7 +111,13 @@ def bad_header(
         return device.call_bytes("SubmitUpdate", request.SerializeToString())
 
     size = len(PAYLOAD) if counted else 0
-    return Bad(send=send, code=code, reason=reason, in_round=counted, payload_bytes=size)
+    return Bad(
+        send=send,
+        code=code,
+        reason=reason,
+        in_round=counted if in_round is None else in_round,
+        payload_bytes=size,
+    )
 
 
 def bad_payload(
@@ -192,16 +206,16 @@ BAD: dict[str, Bad] = {
     "ReportOutcome: empty": raw("ReportOutcome", b"", INVALID, MISSING),
     "StreamUpdate: empty": raw("StreamUpdate", b"", INVALID, Reason.CHUNK_SEQUENCE),
     "StreamUpdate: empty header": bad_stream(lambda _: [first(pb.UpdateHeader())], MISSING),
-    "no payload digest": bad_header(MISSING, INVALID, counted=False, payload_sha256=b""),
-    "no download digest": bad_header(MISSING, INVALID, counted=False, download_sha256=b""),
+    "no payload digest": bad_header(MISSING, INVALID, in_round=False, payload_sha256=b""),
+    "no download digest": bad_header(MISSING, INVALID, in_round=False, download_sha256=b""),
     "no outcome": bad_report(MISSING),
     # Fields out of range.
     "unknown outcome": bad_report(Reason.UNKNOWN_ENUM, outcome=99),
     "negative outcome": bad_report(Reason.UNKNOWN_ENUM, outcome=-1),
     "short assignment id": bad_header(RANGE, INVALID, counted=False, assignment_id=b"short"),
     "long assignment id": bad_header(RANGE, INVALID, counted=False, assignment_id=bytes(17)),
-    "short payload digest": bad_header(RANGE, INVALID, counted=False, payload_sha256=bytes(31)),
-    "long download digest": bad_header(RANGE, INVALID, counted=False, download_sha256=bytes(33)),
+    "short payload digest": bad_header(RANGE, INVALID, in_round=False, payload_sha256=bytes(31)),
+    "long download digest": bad_header(RANGE, INVALID, in_round=False, download_sha256=bytes(33)),
     "no digest asked for": bad_upload_query(MISSING, INVALID, payload_sha256=b""),
     "short digest asked for": bad_upload_query(RANGE, INVALID, payload_sha256=bytes(31)),
     "unknown assignment asked for": bad_upload_query(
