@@ -45,6 +45,7 @@ def ray_engines(
     # Without it Ray warns of what it will do in another version.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with nullcontext(address) if address else _local_cluster(workers) as found:
+        # Not before its environment is set.
         import ray  # noqa: PLC0415
 
         from flasc_sim.ray_workers import RayEngine  # noqa: PLC0415
@@ -73,7 +74,8 @@ def _local_cluster(workers: int) -> Iterator[str]:
                 start_new_session=True,
             ) as head,
         ):
-            assert head.stdout is not None  # noqa: S101 - as asked for above
+            if head.stdout is None:
+                raise AssertionError("its output is a pipe")
             address = head.stdout.readline().strip()
             if address:
                 yield address
