@@ -170,9 +170,13 @@ class Simulation:
         return self.config.base.initialise(self.config.layout, drawn)
 
     def _draw_cohort(self) -> list[Seat]:
-        goal = self.config.policy.goal
-        chosen = self._draws.choice(len(self._clients), goal, replace=False).tolist()
-        seeds = self._draws.integers(2**63, size=goal).tolist()
+        goal, clients = self.config.policy.goal, len(self._clients)
+        privacy = self.config.privacy
+        if privacy is not None and privacy.mode is PrivacyMode.POISSON:
+            chosen = np.flatnonzero(self._draws.random(clients) < goal / clients).tolist()
+        else:
+            chosen = self._draws.choice(clients, goal, replace=False).tolist()
+        seeds = self._draws.integers(2**63, size=len(chosen)).tolist()
         return [
             Seat(client=client, tier=self._tier_of(client), seed=seed)
             for client, seed in zip(chosen, seeds, strict=True)
@@ -207,9 +211,9 @@ def _check_privacy(config: TaskConfig, clients: int) -> None:
     privacy, goal, rounds = config.privacy, config.policy.goal, config.ending.rounds
     if privacy is None:
         return
-    if privacy.mode is not PrivacyMode.FIXED_SIZE or (privacy.population or 0) > clients:
+    if not privacy.mode.draws or (privacy.population or 0) > clients:
         raise ValueError(
-            "simulated cohorts are drawn without replacement: privacy.mode must be FIXED_SIZE, and "
+            "simulated cohorts are drawn: privacy.mode must be POISSON or FIXED_SIZE, and "
             f"privacy.population at most the {clients} clients"
         )
     if privacy.affordable_rounds(goal, rounds) < rounds:

@@ -57,7 +57,8 @@ def fixed_size_epsilon(
 ) -> float:
     """Return an upper bound on epsilon where every round draws `cohort` devices of `population`.
 
-    Without replacement, by Renyi differential privacy (Wang, Balle, Kasiviswanathan 2019).
+    Without replacement, by Renyi differential privacy (Wang, Balle, Kasiviswanathan 2019) of an
+    update that any other one may replace.
     """
     return _renyi_epsilon(noise, cohort / population, (population, cohort), rounds, delta)
 
@@ -114,9 +115,10 @@ def _renyi_epsilon(
     if sizes is None:
         accountant = RdpAccountant().compose(_poisson(noise, rate), rounds)
     else:
-        # To replace an update by zeros is to replace one, and changes the sum by its norm.
+        # Where a device is not drawn another is, whose update may be the opposite of its own: in a
+        # cohort of a fixed size two updates that stand in for each other differ by a norm of 2.
         accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_ONE).compose(
-            SampledWithoutReplacementDpEvent(*sizes, GaussianDpEvent(noise)), rounds
+            SampledWithoutReplacementDpEvent(*sizes, GaussianDpEvent(noise / 2)), rounds
         )
     return float(accountant.get_epsilon(delta))
 
