@@ -38,6 +38,7 @@ class CountingForwarder:
     def __init__(self, target: tuple[str, int], names: Sequence[str]) -> None:
         self._target: Final = target
         self._counts: Final = dict.fromkeys(names, SocketBytes())
+        self._connections: Final = dict.fromkeys(names, 0)
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
@@ -60,6 +61,10 @@ class CountingForwarder:
 
     def count(self, name: str) -> SocketBytes:
         return self._counts[name]
+
+    def connections(self, name: str) -> int:
+        """How many reached the server."""
+        return self._connections[name]
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -93,6 +98,7 @@ class CountingForwarder:
             server_reader, server_writer = await asyncio.open_connection(*self._target)
         except OSError:
             return
+        self._connections[name] += 1
         try:
             up = asyncio.create_task(_copy(reader, server_writer, self._counter(name, "sent")))
             down = asyncio.create_task(

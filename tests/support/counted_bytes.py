@@ -1,13 +1,14 @@
 """Devices whose payload bytes three count: they themselves, the service, and the socket.
 
-Among them are a refused upload, a repeated one, downloads in parts, and work that comes to nothing.
+Among them are a refused upload, a repeated one, downloads in parts, work that comes to nothing, and
+a device that connects and does nothing else.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -36,11 +37,11 @@ from tests.support.live import LiveService
 from tests.support.logged import Logged, logged
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
-__all__ = ["Counted", "count_bytes"]
+__all__ = ["CONNECTED", "SCENES", "Counted", "count_bytes"]
 
 # How many rows the trainer's matrices have: one update is a call, the other is streamed.
 SCALES: Final = {"small": 1_000, "large": 30_000}
-PLAIN: Final = Encoding.parse("plain")
+CONNECTED: Final = "connected alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Counted:
 
     name: str
     calls: int
+    connections: int
     own: SocketBytes
     ledger: SocketBytes
     socket: SocketBytes
@@ -62,10 +64,10 @@ class Counted:
         """What gRPC, HTTP/2 and the messages around payloads take."""
         return self.socket.sent + self.socket.received - self.payload_bytes
 
-    @property
-    def share_of_bound(self) -> float:
-        """Of an excess of 2 % and 1 KiB per call."""
-        return self.excess_bytes / (0.02 * self.payload_bytes + 1024 * self.calls)
+    def share_of_bound(self, connection_bytes: int = 0) -> float:
+        """Of an excess of 2 % and 1 KiB per call, beside what each connection takes."""
+        bound = 0.02 * self.payload_bytes + 1024 * self.calls
+        return (self.excess_bytes - self.connections * connection_bytes) / bound
 
 
 @dataclass(slots=True)
@@ -94,6 +96,8 @@ class Fleet:
     forwarder: CountingForwarder
     folder: Path
     stack: ExitStack
+    encoding: Encoding
+    roots: bytes | None
     ids: dict[str, UUID] = field(default_factory=dict)
     own: dict[str, Callable[[], SocketBytes]] = field(default_factory=dict)
 
@@ -105,7 +109,8 @@ class Fleet:
             credential=self._enroll(name),
             trainer=trainer,
             state_folder=self.folder / name,
-            insecure=True,
+            insecure=self.roots is None,
+            tls_root_certificates=self.roots,
             sleep=lambda seconds: None,
             **settings,
         )
@@ -116,13 +121,28 @@ class Fleet:
         return joined
 
     def handmade(self, name: str) -> HandmadeDevice:
+        made = HandmadeDevice(SyntheticDevice(self.channel(name), self._enroll(name)))
+        self.own[name] = lambda: SocketBytes(sent=made.sent, received=made.received)
+        return made
+
+    def channel(self, name: str) -> grpc.Channel:
         # Connections are shared per target unless a channel has options of its own.
         options = (("grpc.use_local_subchannel_pool", 1),)
         address = f"127.0.0.1:{self.forwarder.ports[name]}"
-        channel = self.stack.enter_context(grpc.insecure_channel(address, options=options))
-        made = HandmadeDevice(SyntheticDevice(channel, self._enroll(name)))
-        self.own[name] = lambda: SocketBytes(sent=made.sent, received=made.received)
-        return made
+        if self.roots is None:
+            channel = grpc.insecure_channel(address, options=options)
+        else:
+            trust = grpc.ssl_channel_credentials(self.roots)
+            channel = grpc.secure_channel(address, trust, options=options)
+        return self.stack.enter_context(channel)
+
+    def update(self, task: str) -> bytes:
+        """As much as the task lets a device keep of its matrices."""
+        dim = a_layout(SCALES[task]).dim
+        draws = np.random.default_rng(7)
+        indices = np.sort(draws.choice(dim - 24, (dim - 24) // 4, replace=False))
+        values = draws.standard_normal(indices.size, dtype=np.float32)
+        return encode(SparseVector(dim=dim, indices=indices, values=values), self.encoding)
 
     def _enroll(self, name: str) -> str:
         device, credential = EnrollDevice(store=self.live.store, now=utc_now)(name)
@@ -151,7 +171,7 @@ def repeated_unary(fleet: Fleet, name: str) -> None:
     """A device that hears no answers asks for everything twice."""
     made = fleet.handmade(name)
     given = made.device.assignment("small")
-    payload = an_update("small")
+    payload = fleet.update("small")
     for step in (made.download, partial(made.submit, payload=payload)):
         for _ in range(2):
             step(given)
@@ -164,7 +184,7 @@ def accepted_stream(fleet: Fleet, name: str) -> None:
 def refused_and_repeated_stream(fleet: Fleet, name: str) -> None:
     made = fleet.handmade(name)
     given = made.device.assignment("large")
-    payload = an_update("large")
+    payload = fleet.update("large")
     made.download(given)
     made.download(given, offset=given.download.size_bytes // 2)
     try:
@@ -182,6 +202,12 @@ def failed_training(fleet: Fleet, name: str) -> None:
     assert device.step().outcome is StepOutcome.FAILED
 
 
+def connected(fleet: Fleet, name: str) -> None:
+    """What a connection takes before anything is called."""
+    made = fleet.handmade(name)
+    grpc.channel_ready_future(made.device.channel).result(60)
+
+
 SCENES: Final[dict[str, Callable[[Fleet, str], None]]] = {
     # First: it ends the round that it is in.
     "unary, refused": refused_unary,
@@ -190,15 +216,29 @@ SCENES: Final[dict[str, Callable[[Fleet, str], None]]] = {
     "streamed": accepted_stream,
     "streamed, refused and repeated": refused_and_repeated_stream,
     "training failed": failed_training,
+    CONNECTED: connected,
 }
 
 
-def count_bytes(live: LiveService, folder: Path) -> Sequence[Counted]:
-    """Every scene with a device and a port of its own."""
+def count_bytes(
+    live: LiveService, folder: Path, encoding: Encoding, roots: bytes | None = None
+) -> Sequence[Counted]:
+    """Every scene with a device and a port of its own; under TLS where there are `roots`."""
     for task in SCALES:
-        _create_task(live, task)
+        _create_task(live, task, encoding)
     with logged() as log:
-        with _fleet(live, folder) as fleet:
+        with (
+            CountingForwarder(("127.0.0.1", live.port), list(SCENES)) as forwarder,
+            ExitStack() as stack,
+        ):
+            fleet = Fleet(
+                live=live,
+                forwarder=forwarder,
+                folder=folder,
+                stack=stack,
+                encoding=encoding,
+                roots=roots,
+            )
             for name, play in SCENES.items():
                 play(fleet, name)
             own = {name: count() for name, count in fleet.own.items()}
@@ -208,24 +248,16 @@ def count_bytes(live: LiveService, folder: Path) -> Sequence[Counted]:
         Counted(
             name=name,
             calls=calls[sha256(device_id.bytes).hexdigest()[:12]],
+            connections=forwarder.connections(name),
             own=own[name],
             ledger=_ledger(live, device_id),
-            socket=fleet.forwarder.count(name),
+            socket=forwarder.count(name),
         )
         for name, device_id in fleet.ids.items()
     ]
 
 
-@contextmanager
-def _fleet(live: LiveService, folder: Path) -> Iterator[Fleet]:
-    with (
-        CountingForwarder(("127.0.0.1", live.port), list(SCENES)) as forwarder,
-        ExitStack() as stack,
-    ):
-        yield Fleet(live=live, forwarder=forwarder, folder=folder, stack=stack)
-
-
-def _create_task(live: LiveService, name: str) -> None:
+def _create_task(live: LiveService, name: str, encoding: Encoding) -> None:
     trainer = VectorTrainer(a_layout(SCALES[name]))
     live.create_task(
         name,
@@ -235,16 +267,8 @@ def _create_task(live: LiveService, name: str) -> None:
         # Nobody's update closes a round.
         policy=a_policy(goal=8, quorum=1, retry_min=timedelta(0)),
         ending=Ending(rounds=1),
-        encodings=Encodings(download=PLAIN, updates=(PLAIN,)),
+        encodings=Encodings(download=encoding, updates=(encoding,)),
     )
-
-
-def an_update(task: str) -> bytes:
-    """As much as the task lets a device keep of its matrices."""
-    dim = a_layout(SCALES[task]).dim
-    indices = np.arange(0, dim - 24, 4, dtype=np.int64)
-    values = np.random.default_rng(7).standard_normal(indices.size, dtype=np.float32)
-    return encode(SparseVector(dim=dim, indices=indices, values=values))
 
 
 def _calls(log: Logged) -> Counter[str]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -29,6 +27,7 @@ from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.builders import a_policy
+from tests.support.certificates import Certificates, issue_certificates
 from tests.support.device import SERVICE, SyntheticDevice, encoded_vector
 from tests.support.live import LiveService, live_service
 from tests.support.logged import Logged, logged
@@ -88,22 +87,9 @@ class TestReflection:
             assert SERVICE_NAME in self.services(live)
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    certificate: Path
-    key: Path
-    roots: bytes
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
-    for pem in issued.cert_chain_pems:
-        pem.write_to_path(str(folder / "certificate.pem"), append=True)
-    return Certificates(folder / "certificate.pem", folder / "key.pem", authority.cert_pem.bytes())
+    return issue_certificates(tmp_path_factory.mktemp("tls"))
 
 
 class TestTls:

@@ -58,6 +58,7 @@ def test_a_device_that_connects_again_goes_on_counting(echo_port: int) -> None:
         for _ in range(3):
             _exchange(forwarder.ports["device"], b"abcd", 8)
     assert forwarder.count("device") == SocketBytes(sent=12, received=24)
+    assert forwarder.connections("device") == 3
 
 
 def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted() -> None:
@@ -68,6 +69,7 @@ def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted() -
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             assert connection.recv(1) == b""
     assert forwarder.count("device") == SocketBytes()
+    assert forwarder.connections("device") == 0
 
 
 def test_closing_ends_open_connections(echo_port: int) -> None:
