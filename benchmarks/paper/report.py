@@ -78,7 +78,7 @@ class Row:
     rounds: int
     bytes_down: int
     bytes_up: int
-    # The table's largest adapter as float32, to and from these devices, over these bytes.
+    # The bytes of float32 LoRA of rank 16, to and from as many devices, over these.
     factor: float
     cpu_seconds: float
     epsilon: float | None
@@ -97,7 +97,9 @@ def report(folder: Path, page: Path) -> None:
     """Sum up every table that has a finished run. Raises ValueError for a page without marks."""
     text = page.read_text()
     for name, table in TABLES.items():
-        rows = summed_up(read_runs(folder / name), table.methods)
+        rows = summed_up(
+            read_runs(folder / name), table.methods, _bytes_per_device(folder / table.dense)
+        )
         if not rows:
             continue
         failures = find_failures([folder / name])
@@ -120,16 +122,21 @@ def read_runs(folder: Path) -> list[Run]:
     return [run for file in files for run in _runs(file.parent)]
 
 
-def summed_up(runs: Sequence[Run], methods: Sequence[str]) -> list[Row]:
+def summed_up(
+    runs: Sequence[Run], methods: Sequence[str], dense_bytes: float | None = None
+) -> list[Row]:
     """Return a row for each method and tier that has runs, in the order of `methods`.
 
-    ValueError where a method's seeds were not run with equal settings.
+    `dense_bytes` are what float32 LoRA of rank 16 took for a device of a round, there and back; of
+    the largest adapter's values, 4 bytes each, where left out. ValueError where a method's seeds
+    were not run with equal settings.
     """
     largest = max((run.parameters for run in runs), default=0)
+    dense = 2 * 4 * largest if dense_bytes is None else dense_bytes
     found: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: methods.index(run.method)):
         found.setdefault((run.method, run.tier), []).append(run)
-    return [_row(same, largest) for same in found.values()]
+    return [_row(same, dense) for same in found.values()]
 
 
 def _runs(folder: Path) -> list[Run]:
@@ -181,12 +188,20 @@ def family_of(settings: Mapping[str, Any]) -> str:
     return f"{name}, {encodings['download']}" if encodings else name
 
 
-def _row(runs: Sequence[Run], largest: int) -> Row:
+def _bytes_per_device(method: Path) -> float | None:
+    """Of a method's finished runs; None where there is none."""
+    runs = [run for file in method.glob("seed*/result.json") for run in _runs(file.parent)]
+    if not runs:
+        return None
+    return sum(sum(_bytes(run)) for run in runs) / sum(run.devices for run in runs)
+
+
+def _row(runs: Sequence[Run], dense_bytes: float) -> Row:
     first = runs[0]
     if len({run.configuration for run in runs}) > 1:
         raise ValueError(f"{first.method}: seeds had other settings, data or models; run it again")
     down, up = (round(mean(values)) for values in zip(*map(_bytes, runs), strict=True))
-    dense = 2 * 4 * largest * mean(run.devices for run in runs)
+    dense = dense_bytes * mean(run.devices for run in runs)
     return Row(
         method=first.method,
         family=first.family,

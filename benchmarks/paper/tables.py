@@ -91,17 +91,22 @@ _RATED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """`heading` says what was run, also in figures."""
+    """`heading` says what was run, also in figures.
+
+    `dense` is the TABLE/METHOD of dense float32 LoRA of rank 16, whose bytes others are held to.
+    """
 
     task: str
     heading: str
     methods: tuple[str, ...]
+    dense: str
 
 
 TABLES: Final[Mapping[str, Table]] = MappingProxyType(
     {
         "newsgroups": Table(
             task="newsgroups",
+            dense="newsgroups/dense-r16-float32",
             heading="20 Newsgroups, 350 clients, Dir(0.1), MiniLM",
             methods=(
                 *_ALL,
@@ -113,11 +118,13 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         ),
         "images": Table(
             task="images",
+            dense="images/dense-r16-float32",
             heading="CIFAR-10, 500 clients, Dir(0.1), MobileNet",
-            methods=(*_BASELINES, *_FLASC, *_INITIAL, *_ONE_WAY),
+            methods=(*_BASELINES, *_FLASC, *_INITIAL, *_ONE_WAY, "dense-r16-float32"),
         ),
         "natural": Table(
             task="natural",
+            dense="natural/dense-r16-float32",
             heading="Debian sections, 403 maintainers, MiniLM",
             methods=(
                 *_BASELINES,
@@ -132,6 +139,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         **{
             f"natural-{rate}": Table(
                 task="natural",
+                dense="natural/dense-r16-float32",
                 heading=f"Debian sections, 403 maintainers, MiniLM, server's rate {rate}",
                 methods=tuple(f"{method}+rate-{rate}" for method in _RATED),
             )
@@ -139,11 +147,13 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
         },
         "private": Table(
             task="private",
+            dense="private/dense-r16-float32",
             heading="20 Newsgroups, its 5,755 authors, MiniLM's top layer",
-            methods=_PRIVATE,
+            methods=(*_PRIVATE, "dense-r16-float32"),
         ),
         "tiers": Table(
             task="newsgroups",
+            dense="newsgroups/dense-r16-float32",
             heading="20 Newsgroups, 350 clients in three tiers, MiniLM",
             methods=(
                 "tiers-flasc-paper",
@@ -155,18 +165,28 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             ),
         ),
         "paper-cifar10": Table(
-            task="paper-cifar10", heading="CIFAR-10, 500 clients, Dir(0.1), ViT-B/16", methods=_ALL
+            task="paper-cifar10",
+            dense="paper-cifar10/dense-r16",
+            heading="CIFAR-10, 500 clients, Dir(0.1), ViT-B/16",
+            methods=_ALL,
         ),
         "paper-flair": Table(
-            task="paper-flair", heading="FLAIR, its users, ViT-B/16", methods=_ALL
+            task="paper-flair",
+            dense="paper-flair/dense-r16",
+            heading="FLAIR, its users, ViT-B/16",
+            methods=_ALL,
         ),
         "paper-newsgroups": Table(
             task="paper-newsgroups",
+            dense="paper-newsgroups/dense-r16",
             heading="20 Newsgroups, 350 clients, Dir(0.1), GPT-2",
             methods=_ALL,
         ),
         "paper-reddit": Table(
-            task="paper-reddit", heading="Reddit, its users, GPT-2", methods=_ALL
+            task="paper-reddit",
+            dense="paper-reddit/dense-r16",
+            heading="Reddit, its users, GPT-2",
+            methods=_ALL,
         ),
     }
 )

@@ -85,8 +85,8 @@ def test_what_would_spoil_the_results_is_refused(
     assert told in capsys.readouterr().err
 
 
-def test_seeds_that_were_run_with_other_settings_make_no_row() -> None:
-    one = Run(
+def a_run() -> Run:
+    return Run(
         method="dense-r1",
         family="dense LoRA",
         tier="",
@@ -101,6 +101,26 @@ def test_seeds_that_were_run_with_other_settings_make_no_row() -> None:
         seed=0,
         configuration=("{}", '{"model": "minilm"}'),
     )
+
+
+def test_bytes_are_held_to_what_dense_float32_took_or_would_take_at_4_bytes_a_value() -> None:
+    rows = [summed_up([a_run()], ["dense-r1"], dense)[0] for dense in (55.0, None)]
+    # 11 bytes in all, for 4 devices.
+    assert [row.factor for row in rows] == [20.0, round(2 * 4 * 3 * 4 / 11, 2)]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_s_dense_run_is_rank_16_in_float32(table: str) -> None:
+    other, method = TABLES[table].dense.split("/")
+    assert method in TABLES[other].methods
+    settings = plan_run(other, method, 0)
+    assert settings.adapter.rank == 16
+    assert settings.table["encodings"] == {"download": "float32", "updates": ["float32"]}
+    assert settings.table["method"]["upload_density"] == 1.0
+
+
+def test_seeds_that_were_run_with_other_settings_make_no_row() -> None:
+    one = a_run()
     for configuration in (('{"rank": 1}', '{"model": "minilm"}'), ("{}", '{"model": "gpt2"}')):
         other = replace(one, seed=1, configuration=configuration)
         with pytest.raises(ValueError, match="dense-r1: seeds had other settings"):
@@ -165,7 +185,7 @@ def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
     dense, sparse, rolora = told["results"]
     assert rolora["reason"] == "training diverged"
     assert dense["parameters"] == sparse["parameters"]
-    assert sparse["factor"] > 3 * dense["factor"]
+    assert sparse["factor"] > 3 * dense["factor"] > 3
     assert (folder / "newsgroups.svg").read_text().startswith("<?xml")
     again = page.read_text()
     assert main(["report", *common]) == 0
