@@ -69,7 +69,8 @@ def test_a_demo_whose_service_is_killed_learns_and_its_adapter_scores_as_publish
         # Two rounds' updates; what was handed to the killed connection may have gone nowhere.
         assert 0 < device["payload_bytes_sent"] < 2 * device["socket_bytes_sent"]
         assert device["socket_bytes_received"] > device["payload_bytes_received"] > 0
-    assert summary["saving_factor"] > 20
+    # Two rounds have the first contact, and the last scoring, of a whole run.
+    assert summary["saving_factor"] > 25
     dense = summary["dense"]
     assert len(dense["accuracy_per_round"]) == 3
     assert dense["accuracy_per_round"][0] == summary["accuracy_before"]
