@@ -76,16 +76,11 @@ _RATED: Final = (
     "dense-r1",
     "flasc-1-4",
     "flasc-1-4-head",
-    "flasc-1-16",
     "flasc-1-16-head",
-    "flasc-1-16-head-initial",
     "flasc-1-64-head",
     "ffa-lora",
-    "rolora",
     "adapter-lth",
     "hetlora-rank-r4",
-    "hetlora-norm-r4",
-    "head-only",
 )
 
 
@@ -120,17 +115,14 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             task="images",
             dense="images/dense-r16-float32",
             heading="CIFAR-10, 500 clients, Dir(0.1), MobileNet",
-            methods=(*_BASELINES, *_FLASC, *_INITIAL, *_ONE_WAY, "dense-r16-float32"),
+            methods=(*_ALL, "dense-r16-float32"),
         ),
         "natural": Table(
             task="natural",
             dense="natural/dense-r16-float32",
             heading="Debian sections, 403 maintainers, MiniLM",
             methods=(
-                *_BASELINES,
-                *_FLASC,
-                *_INITIAL,
-                *_ONE_WAY,
+                *_ALL,
                 "dense-r16-initial",
                 "dense-r1-initial",
                 "dense-r16-float32",
