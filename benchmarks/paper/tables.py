@@ -82,6 +82,14 @@ _RATED: Final = (
     "adapter-lth",
     "hetlora-rank-r4",
 )
+_TIERS: Final = (
+    "tiers-flasc-paper",
+    "tiers-flasc",
+    "tiers-flasc-head",
+    "tiers-hetlora-rank",
+    "tiers-hetlora-norm",
+    "tiers-hetlora-published",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +155,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             task="newsgroups",
             dense="newsgroups/dense-r16-float32",
             heading="20 Newsgroups, 350 clients in three tiers, MiniLM",
-            methods=(
-                "tiers-flasc-paper",
-                "tiers-flasc",
-                "tiers-flasc-head",
-                "tiers-hetlora-rank",
-                "tiers-hetlora-norm",
-                "tiers-hetlora-published",
-            ),
+            methods=_TIERS,
         ),
         "paper-cifar10": Table(
             task="paper-cifar10",
@@ -173,6 +174,12 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             dense="paper-newsgroups/dense-r16",
             heading="20 Newsgroups, 350 clients, Dir(0.1), GPT-2",
             methods=_ALL,
+        ),
+        "paper-tiers": Table(
+            task="paper-newsgroups",
+            dense="paper-newsgroups/dense-r16",
+            heading="20 Newsgroups, 350 clients in three tiers, GPT-2",
+            methods=_TIERS,
         ),
         "paper-reddit": Table(
             task="paper-reddit",
