@@ -12,10 +12,11 @@ from random import Random
 
 import pytest
 
-from aggregator_service.store.open import open_blobs, open_store
+from aggregator_service.store.open import open_blobs
 from tests.support.load import OneHotLoad
 from tests.support.scene import a_scene
 from tests.support.service_process import ServiceProcess
+from tests.support.stores import open_patiently
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_no_acknowledged_update_is_lost_or_counted_twice_though_the_service_is_k
     rng = Random(kills)
     folder = tmp_path / "blobs"
     with ExitStack() as stack:
-        store = open_store(sql_url, pool_size=2, check_durability=False)
+        store = open_patiently(sql_url)
         stack.callback(store.close)
         scene = a_scene(store, open_blobs(str(folder)))
         parts = [

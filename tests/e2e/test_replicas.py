@@ -27,7 +27,7 @@ from aggregator_service.domain.tasks import Ending, TaskConfig
 from aggregator_service.domain.updates import FoldProgress
 from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
-from aggregator_service.store.open import open_blobs, open_store
+from aggregator_service.store.open import open_blobs
 from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.server_update import AdamW
@@ -40,6 +40,7 @@ from tests.support.one_hot import eager_policy
 from tests.support.oracle import adapters_of, rounds_of
 from tests.support.postgres import PostgresServer
 from tests.support.service_process import ServiceProcess
+from tests.support.stores import open_patiently
 
 DIM = 2_000
 DEVICES = 40
@@ -83,7 +84,7 @@ class Run:
     def published(self, recording: Recording) -> list[bytes]:
         """The digest of every version's weights."""
         with ExitStack() as stack:
-            store = open_store(self.database_url, pool_size=2, check_durability=False)
+            store = open_patiently(self.database_url)
             stack.callback(store.close)
             devices = self._devices(stack, store, self._ports(stack))
             for _ in range(ROUNDS):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import TaskState
 from aggregator_service.store import schema
-from aggregator_service.store.open import open_store
 from tests.builders import a_reservation, a_round, a_task, stored
+from tests.support.stores import open_patiently
 
 BEFORE = "20261124_tiers"
 
 
 def test_tasks_that_have_spent_something_are_cancelled_and_others_go_on(sql_url: str) -> None:
     private, plain, done = a_task(), a_task(), a_task(state=TaskState.COMPLETED)
-    opened = open_store(sql_url, check_durability=False)
+    opened = open_patiently(sql_url)
     rounds = [a_round(task, state=RoundState.PUBLISHED) for task in (private, done)]
     stored(opened, private, plain, done, *rounds, *(a_reservation(one) for one in rounds))
     opened.close()
@@ -21,7 +21,7 @@ def test_tasks_that_have_spent_something_are_cancelled_and_others_go_on(sql_url:
     schema.downgrade(sql_url, BEFORE)
     schema.upgrade(sql_url)
 
-    again = open_store(sql_url, check_durability=False)
+    again = open_patiently(sql_url)
     tasks = again.read(
         "tasks", lambda tx: [tx.tasks.get(task.id) for task in (private, plain, done)]
     )

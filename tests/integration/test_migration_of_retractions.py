@@ -12,10 +12,10 @@ from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.updates import UpdateState
 from aggregator_service.store import schema
-from aggregator_service.store.open import open_store
 from aggregator_service.store.sql import tables
 from tests.builders import a_device, a_round, a_task, an_assignment, an_update, stored
 from tests.support.full_database import connected
+from tests.support.stores import open_patiently
 
 BEFORE = "20261122_first_schema"
 
@@ -23,7 +23,7 @@ BEFORE = "20261122_first_schema"
 @pytest.fixture
 def updates(sql_url: str) -> list[UUID]:
     """Three accepted updates, one of them in a blob, and a gap in the ledger before the last."""
-    opened = open_store(sql_url, check_durability=False)
+    opened = open_patiently(sql_url)
     task, devices = a_task(), [a_device() for _ in range(4)]
     current = a_round(task, state=RoundState.COLLECTING)
     parts = [an_assignment(current, one, state=AssignmentState.ACCEPTED) for one in devices]

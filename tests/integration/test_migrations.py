@@ -13,10 +13,10 @@ from sqlalchemy import CheckConstraint, Connection, Table, inspect, select
 
 from aggregator_service.store import schema
 from aggregator_service.store.base import StoreUnavailable
-from aggregator_service.store.open import open_store
 from aggregator_service.store.sql import tables
 from tests.support.full_database import connected, fill
 from tests.support.postgres import PostgresServer
+from tests.support.stores import open_patiently
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -99,7 +99,7 @@ def test_down_and_up_again_works_on_a_database_with_rows(empty_url: str) -> None
         assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
     schema.upgrade(empty_url)
     task_id = fill(empty_url)
-    opened = open_store(empty_url, check_durability=False)
+    opened = open_patiently(empty_url)
     read = opened.read("get", lambda tx: tx.tasks.get(task_id))
     opened.close()
     assert read is not None
@@ -119,7 +119,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str) -> None:
 
 
 def test_a_store_is_ready_once_the_schema_is_the_expected_one(empty_url: str) -> None:
-    opened = open_store(empty_url, check_durability=False)
+    opened = open_patiently(empty_url)
     with pytest.raises(StoreUnavailable, match="flasc migrate"):
         opened.check_ready()
 

@@ -24,7 +24,7 @@ from aggregator_service.store.sql.engines import (
     postgres_engine,
     sqlite_engine,
 )
-from aggregator_service.store.sql.store import SqliteConnections, SqlStore
+from aggregator_service.store.sql.store import PostgresConnections, SqliteConnections, SqlStore
 from tests.builders import NOW, a_device, a_round, a_task, an_event, stored
 from tests.support.postgres import PostgresCluster, PostgresServer, find_binaries
 
@@ -126,7 +126,20 @@ def test_two_transactions_that_wait_for_each_other_both_succeed(postgres_store: 
     assert len(attempts) == 3
 
 
-def test_a_lock_that_is_not_let_go_is_an_outage_and_not_for_ever(postgres_store: Store) -> None:
+@pytest.fixture
+def hasty_store(postgres_url: str) -> Iterator[Store]:
+    """Waits for a lock no longer than a test likes to."""
+    engine = postgres_engine(
+        database_url(postgres_url), pool_size=1, lock_timeout=timedelta(seconds=0.1)
+    )
+    opened = SqlStore(PostgresConnections(engine), check_schema=schema.SchemaCheck())
+    yield opened
+    opened.close()
+
+
+def test_a_lock_that_is_not_let_go_is_an_outage_and_not_for_ever(
+    postgres_store: Store, hasty_store: Store
+) -> None:
     first, _ = two_rounds(postgres_store)
     held, let_go = threading.Event(), threading.Event()
 
@@ -139,11 +152,11 @@ def test_a_lock_that_is_not_let_go_is_an_outage_and_not_for_ever(postgres_store:
         holding = threads.submit(postgres_store.run, "hold", hold)
         assert held.wait(30)
         with pytest.raises(StoreUnavailable):
-            postgres_store.run("want", lambda tx: tx.rounds.get(first.id, Lock.SHARED))
+            hasty_store.run("want", lambda tx: tx.rounds.get(first.id, Lock.SHARED))
         let_go.set()
         holding.result()
 
-    assert postgres_store.run("want", lambda tx: tx.rounds.get(first.id, Lock.SHARED)) == first
+    assert hasty_store.run("want", lambda tx: tx.rounds.get(first.id, Lock.SHARED)) == first
 
 
 @pytest.fixture

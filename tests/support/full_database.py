@@ -9,8 +9,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from aggregator_service.domain.rounds import RoundState
-from aggregator_service.store.open import open_store
-from aggregator_service.store.sql.engines import database_url, postgres_engine, sqlite_engine
+from aggregator_service.store.sql.engines import database_url, sqlite_engine
 from flasc_core.errors import Reason
 from tests.builders import (
     a_device,
@@ -25,6 +24,7 @@ from tests.builders import (
     an_update,
     stored,
 )
+from tests.support.stores import open_patiently, patient_postgres
 
 __all__ = ["connected", "fill"]
 
@@ -35,7 +35,7 @@ def connected(url: str) -> Iterator[Engine]:
     engine = (
         sqlite_engine(parsed, pool_size=1, begin="BEGIN IMMEDIATE")
         if parsed.get_backend_name() == "sqlite"
-        else postgres_engine(parsed, pool_size=1)
+        else patient_postgres(url, pool_size=1)
     )
     try:
         yield engine
@@ -45,7 +45,7 @@ def connected(url: str) -> Iterator[Engine]:
 
 def fill(url: str) -> UUID:
     """A row in every table; returns the task's identifier."""
-    opened = open_store(url, check_durability=False)
+    opened = open_patiently(url)
     task, device = a_task(), a_device()
     current = a_round(task, state=RoundState.COLLECTING)
     assignment = an_assignment(current, device)

@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from aggregator_service.store import schema
 from aggregator_service.store.base import Store
 from aggregator_service.store.memory import MemoryStore
 from aggregator_service.store.open import open_store
+from aggregator_service.store.sql.engines import database_url, postgres_engine
+from aggregator_service.store.sql.store import PostgresConnections, SqlStore
+from tests.support.patience import PATIENCE
 from tests.support.postgres import VARIABLE, PostgresCluster, PostgresServer, find_binaries
 
 __all__ = [
     "memory_store",
+    "open_patiently",
+    "patient_postgres",
     "postgres_server",
     "postgres_store",
     "postgres_template",
@@ -28,6 +34,25 @@ __all__ = [
     "sqlite_url",
     "store",
 ]
+
+
+def patient_postgres(url: str, *, pool_size: int) -> Engine:
+    """As the service has it, but for what a busy machine would take for an outage."""
+    return postgres_engine(
+        database_url(url),
+        pool_size=pool_size,
+        statement_timeout=PATIENCE,
+        lock_timeout=PATIENCE,
+        idle_timeout=PATIENCE,
+    )
+
+
+def open_patiently(url: str, *, pool_size: int = 2) -> Store:
+    """A store of a test's own, on a database that may forget everything."""
+    if database_url(url).get_backend_name() == "sqlite":
+        return open_store(url, pool_size=pool_size)
+    engine = patient_postgres(url, pool_size=pool_size)
+    return SqlStore(PostgresConnections(engine), check_schema=schema.SchemaCheck())
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +121,7 @@ def sqlite_store(sqlite_url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def postgres_store(postgres_url: str) -> Iterator[Store]:
-    opened = open_store(postgres_url, pool_size=20, check_durability=False)
+    opened = open_patiently(postgres_url, pool_size=20)
     yield opened
     opened.close()
 
