@@ -9,11 +9,13 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.child import child
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = [
     pytest.mark.skipif(
@@ -24,14 +26,10 @@ pytestmark = [
 ]
 
 
-def start_demo(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start_demo(folder: Path, *options: str) -> AbstractContextManager[subprocess.Popen[str]]:
     paths = ("--data-folder", str(folder / "data"), "--summary", str(folder / "summary.json"))
-    return subprocess.Popen(
-        [sys.executable, "-m", "flasc_cli", "demo", *paths, *options],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    return child(
+        [sys.executable, "-m", "flasc_cli", "demo", *paths, *options], stderr=subprocess.STDOUT
     )
 
 
@@ -94,12 +92,19 @@ def test_a_demo_that_is_interrupted_or_killed_leaves_no_process(
             if "loading the model" in line:
                 break
         # The demo, the service, and at least the first device.
-        watched = [os.pidfd_open(pid) for pid in processes_of(tmp_path)]
-        assert len(watched) >= 3
+        assert len(processes_of(tmp_path)) >= 3
         demo.send_signal(number)
         assert demo.wait() == exit_code
-    # The kernel takes its time to end those that it kills.
-    for descriptor in watched:
-        assert select.select([descriptor], [], [], 60)[0]
-        os.close(descriptor)
+    for pid in processes_of(tmp_path):
+        wait_for_the_end_of(pid)
     assert processes_of(tmp_path) == []
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    """The kernel takes its time to end those that it kills, some as they were about to start."""
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            assert select.select([descriptor], [], [], PATIENCE_SECONDS)[0]
+        finally:
+            os.close(descriptor)

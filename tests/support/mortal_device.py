@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 from client_sdk import Evaluation, Participant, RetryPolicy, TrainingPlan, TrainingResult
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from tests.builders import digest
+from tests.support.child import child
 
 __all__ = ["MortalDevice", "flat_layout"]
 
-ROOT: Final = Path(__file__).parents[2]
 _SECONDS: Final = 120
 _RETRIES: Final = RetryPolicy(
     max_attempts=50, first_delay_seconds=0.01, max_delay_seconds=0.1, total_seconds=60.0
@@ -46,14 +47,12 @@ class MortalDevice:
     # Prints a line in the middle of training, and trains no further.
     stops_in_training: bool = False
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> AbstractContextManager[subprocess.Popen[str]]:
+        """Ends with the block at the latest."""
         given = asdict(self) | {"folder": str(self.folder)}
-        return subprocess.Popen(
+        return child(
             [sys.executable, "-m", "tests.support.mortal_device", json.dumps(given)],
-            cwd=ROOT,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
         )
 
     def run(self) -> dict[str, Any]:
@@ -67,11 +66,8 @@ class MortalDevice:
     def run_until(self, moment: Callable[[subprocess.Popen[str]], object]) -> None:
         """Kills it once `moment` returns."""
         with self.start() as process:
-            try:
-                moment(process)
-            finally:
-                process.kill()
-            assert process.wait(_SECONDS) == -signal.SIGKILL
+            moment(process)
+        assert process.returncode == -signal.SIGKILL
 
     def through(self, port: int) -> MortalDevice:
         return replace(self, port=port)

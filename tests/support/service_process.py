@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
+from tests.support.child import ROOT
+
 __all__ = ["ServiceProcess"]
 
-ROOT: Final = Path(__file__).parents[2]
 _COMMAND: Final = (sys.executable, "-c", "from flasc_cli.main import main; main()", "serve")
 _STOP_SECONDS: Final = 60
 
@@ -50,17 +51,22 @@ class ServiceProcess:
 
     def __enter__(self) -> Self:
         self.begin()
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ends it as an operator would, and expects a good end."""
-        if self._process is not None:
-            failed = error[0] is not None
-            self._process.send_signal(signal.SIGKILL if failed else signal.SIGTERM)
-            returned = self._process.wait(timeout=_STOP_SECONDS)
-            self._close()
-            assert failed or returned == 0, self._log.read_text()[-2000:]
+        """Ends it as an operator would and expects a good end, unless the test has failed."""
+        try:
+            if self._process is not None and error[0] is None:
+                self._process.send_signal(signal.SIGTERM)
+                returned = self._process.wait(timeout=_STOP_SECONDS)
+                assert returned == 0, self._log.read_text()[-2000:]
+        finally:
+            self._end()
 
     def begin(self) -> None:
         """Starts the process; several may be begun before any is waited for."""
@@ -87,9 +93,9 @@ class ServiceProcess:
 
     def kill(self) -> None:
         """Ends it at this instant."""
-        self._running.kill()
-        assert self._running.wait(timeout=_STOP_SECONDS) == -signal.SIGKILL
-        self._close()
+        killed = self._running
+        self._end()
+        assert killed.returncode == -signal.SIGKILL
 
     @property
     def _running(self) -> subprocess.Popen[str]:
@@ -104,6 +110,10 @@ class ServiceProcess:
             raise AssertionError("stdout is a pipe")
         return pipe
 
-    def _close(self) -> None:
-        self._pipe.close()
-        self._process = None
+    def _end(self) -> None:
+        """Nothing is left of it, whatever it was doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._pipe.close()
+            self._process = None

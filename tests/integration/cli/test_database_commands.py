@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from typer.testing import CliRunner
 
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.main import app
-
-ROOT = Path(__file__).parents[3]
+from tests.support.child import child
+from tests.support.patience import PATIENCE_SECONDS
 
 
 class Machine:
@@ -36,14 +37,11 @@ class Machine:
             raise done.exception
         return json.loads(done.stdout)
 
-    def serve(self, *options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def serve(self, *options: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        return child(
             [sys.executable, "-m", "flasc_cli", "serve", "--insecure-dev", "--json", *options],
-            cwd=ROOT,
             env={**os.environ, **self.environment},
-            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
         )
 
 
@@ -58,10 +56,21 @@ def ready(process: subprocess.Popen[str]) -> dict[str, str]:
     return addresses
 
 
+def address_for_devices(admin: str, key: str) -> str:
+    """What a device is told as it is enrolled."""
+    enrolled = httpx.post(
+        f"{admin}/v1/devices",
+        json={"name": "phone"},
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=PATIENCE_SECONDS,
+    )
+    address: str = enrolled.json()["grpc_address"]
+    return address
+
+
 def end(process: subprocess.Popen[str], number: int) -> int:
     process.send_signal(number)
-    with process:
-        return process.wait(timeout=60)
+    return process.wait(timeout=PATIENCE_SECONDS)
 
 
 def test_migrating_creates_the_folder_and_goes_up_down_and_up_again(machine: Machine) -> None:
@@ -140,19 +149,14 @@ def test_the_service_in_one_process_answers_and_ends_in_order(
 ) -> None:
     machine.ask("migrate")
     key = machine.ask("keys", "create", "ci")["secret"]
-    process = machine.serve("--grpc-port", "0", "--http-port", "0")
-    addresses = ready(process)
-    assert addresses.keys() == {"event", "devices", "admin"}
-    assert httpx.get(f"{addresses['admin']}/readyz", timeout=60).status_code == 200
-    enrolled = httpx.post(
-        f"{addresses['admin']}/v1/devices",
-        json={"name": "phone"},
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=60,
-    )
-    # Devices are told the port that was taken, not the 0 that was asked for.
-    assert enrolled.json()["grpc_address"] == addresses["devices"]
-    assert end(process, number) == 0
+    with machine.serve("--grpc-port", "0", "--http-port", "0") as process:
+        addresses = ready(process)
+        assert addresses.keys() == {"event", "devices", "admin"}
+        answer = httpx.get(f"{addresses['admin']}/readyz", timeout=PATIENCE_SECONDS)
+        assert answer.status_code == 200
+        # Devices are told the port that was taken, not the 0 that was asked for.
+        assert address_for_devices(addresses["admin"], key) == addresses["devices"]
+        assert end(process, number) == 0
 
 
 def test_enrolled_devices_are_told_the_public_address_where_there_is_one(
@@ -161,15 +165,9 @@ def test_enrolled_devices_are_told_the_public_address_where_there_is_one(
     machine.ask("migrate")
     key = machine.ask("keys", "create", "ci")["secret"]
     monkeypatch.setenv("FLASC_PUBLIC_GRPC_ADDRESS", "flasc.example:443")
-    process = machine.serve("--role", "admin", "--http-port", "0")
-    enrolled = httpx.post(
-        f"{ready(process)['admin']}/v1/devices",
-        json={"name": "phone"},
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=60,
-    )
-    assert enrolled.json()["grpc_address"] == "flasc.example:443"
-    assert end(process, signal.SIGTERM) == 0
+    with machine.serve("--role", "admin", "--http-port", "0") as process:
+        assert address_for_devices(ready(process)["admin"], key) == "flasc.example:443"
+        assert end(process, signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize(
@@ -177,9 +175,9 @@ def test_enrolled_devices_are_told_the_public_address_where_there_is_one(
 )
 def test_each_role_also_runs_alone(machine: Machine, role: str, listens: set[str]) -> None:
     machine.ask("migrate")
-    process = machine.serve("--role", role, "--grpc-port", "0", "--http-port", "0")
-    assert ready(process).keys() == {"event", *listens}
-    assert end(process, signal.SIGTERM) == 0
+    with machine.serve("--role", role, "--grpc-port", "0", "--http-port", "0") as process:
+        assert ready(process).keys() == {"event", *listens}
+        assert end(process, signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("role", ["aggregator", "driver"])
@@ -188,17 +186,16 @@ def test_a_role_without_an_api_shows_its_metrics_on_a_port_of_their_own(
 ) -> None:
     machine.ask("migrate")
     ports = ("--grpc-port", "0", "--metrics-port", "0")
-    process = machine.serve("--role", role, *ports)
-    metrics = httpx.get(ready(process)["metrics"], timeout=60).text
-    assert "flasc_transaction_seconds" in metrics
-    assert end(process, signal.SIGTERM) == 0
+    with machine.serve("--role", role, *ports) as process:
+        metrics = httpx.get(ready(process)["metrics"], timeout=PATIENCE_SECONDS).text
+        assert "flasc_transaction_seconds" in metrics
+        assert end(process, signal.SIGTERM) == 0
 
 
 def test_a_taken_port_is_told_as_such(machine: Machine) -> None:
     machine.ask("migrate")
-    first = machine.serve("--grpc-port", "0", "--http-port", "0")
-    port = ready(first)["admin"].rpartition(":")[2]
-    second = machine.serve("--grpc-port", "0", "--http-port", port)
-    with second:
-        assert second.wait(timeout=60) == ExitCode.FAILED
-    assert end(first, signal.SIGTERM) == 0
+    with machine.serve("--grpc-port", "0", "--http-port", "0") as first:
+        port = ready(first)["admin"].rpartition(":")[2]
+        with machine.serve("--grpc-port", "0", "--http-port", port) as second:
+            assert second.wait(timeout=PATIENCE_SECONDS) == ExitCode.FAILED
+        assert end(first, signal.SIGTERM) == 0
