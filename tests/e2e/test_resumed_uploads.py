@@ -32,6 +32,7 @@ from tests.support.holding_forwarder import Hold, HoldingForwarder, Way
 from tests.support.mortal_device import MortalDevice, flat_layout
 from tests.support.one_hot import eager_policy
 from tests.support.oracle import rounds_of
+from tests.support.patience import until
 from tests.support.seen import figures_of, updates_of
 from tests.support.service_process import ServiceProcess
 
@@ -52,10 +53,10 @@ class World:
 
     def wait_for_pieces(self) -> None:
         """Until all that passed is durable."""
-        for _ in range(1_000_000):
-            if sum("/uploads/" in key for key in self.blobs.keys("rounds/")) == 3:
-                return
-        raise AssertionError("the pieces never became durable")
+        until(lambda: self._durable_pieces() == 3, "three durable pieces")
+
+    def _durable_pieces(self) -> int:
+        return sum("/uploads/" in key for key in self.blobs.keys("rounds/"))
 
     @property
     def ledger_bytes(self) -> int:

@@ -27,10 +27,17 @@ from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import encode
-from tests.support.device import details_of, encoded_vector, header_for, reason_of
+from tests.support.device import (
+    SyntheticDevice,
+    details_of,
+    encoded_vector,
+    header_for,
+    reason_of,
+)
 from tests.support.live import LiveService, live_service
 from tests.support.mortal_device import flat_layout
 from tests.support.one_hot import eager_policy
+from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.stalled_connection import StalledConnection, as_message, half_of
 
 T = TypeVar("T")
@@ -168,19 +175,25 @@ def test_honest_devices_are_served_while_a_thousand_uploads_hang(
 
 def until_there_is_room(call: Callable[[], pb.Receipt]) -> pb.Receipt:
     """As a device does that is told to come back; each attempt is a whole upload."""
-    for _ in range(100):
+    receipts: list[pb.Receipt] = []
+
+    def is_accepted() -> bool:
         try:
-            return call()
+            receipts.append(call())
         except grpc.RpcError as error:
             if reason_of(error) is not Reason.OVERLOADED:
                 raise
-    raise AssertionError("the bytes of broken uploads are never given back")
+        return bool(receipts)
+
+    until(is_accepted, "the bytes of broken uploads to be given back")
+    return receipts[0]
 
 
 def test_a_stream_that_falls_silent_is_ended_and_told_to_come_back(
-    watched: Watched, tmp_path: Path
+    sqlite_store: Store, tmp_path: Path
 ) -> None:
-    with a_service(watched, tmp_path / "blobs", chunk_idle_seconds=0.1) as live:
+    folder = tmp_path / "blobs"
+    with a_service(sqlite_store, folder, chunk_idle_seconds=0.1) as live:
         task = a_wide_task(live)
         device = live.device()
         work = device.assignment(task.name)
@@ -189,7 +202,7 @@ def test_a_stream_that_falls_silent_is_ended_and_told_to_come_back(
         def parts() -> Iterator[bytes]:
             header = header_for(work, a_large_payload())
             yield pb.StreamUpdateRequest(header=header).SerializeToString()
-            answered.wait()
+            answered.wait(PATIENCE_SECONDS)
 
         with pytest.raises(grpc.RpcError) as refused:
             device.stream_bytes("StreamUpdate", parts())
@@ -197,5 +210,7 @@ def test_a_stream_that_falls_silent_is_ended_and_told_to_come_back(
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert details_of(refused.value).reason == Reason.OVERLOADED
         assert details_of(refused.value).retry_delay is not None
-        # Its assignment is as good as before.
-        assert not device.stream(work, a_large_payload()).duplicate
+    # Its assignment is as good as before; only a busy machine is slower than the limit above.
+    with a_service(sqlite_store, folder, chunk_idle_seconds=300) as live:
+        again = SyntheticDevice(live.channel(), device.credential)
+        assert not again.stream(work, a_large_payload()).duplicate

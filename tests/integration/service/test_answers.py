@@ -37,6 +37,7 @@ from tests.support.device import (
     stream_parts,
 )
 from tests.support.live import LiveService, live_service
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.refused import call, multicallable, refused, trailers_of
 from tests.support.seen import (
     all_rejections,
@@ -77,7 +78,7 @@ class TestWhoAsks:
         channel = service.channel()
         for name in METHODS:
             send = multicallable(channel, name)
-            error = refused(send, b"", metadata=metadata, timeout=30)
+            error = refused(send, b"", metadata=metadata, timeout=PATIENCE_SECONDS)
             assert error.code() is CODE.UNAUTHENTICATED
             assert reason_of(error) is Reason.CREDENTIAL_MISSING
 
@@ -157,7 +158,9 @@ class TestTransport:
         device = service.device()
         send = multicallable(device.channel, method)
         bomb, gzip = bytes(64 << 20), grpc.Compression.Gzip
-        error = refused(send, bomb, metadata=device.metadata, timeout=30, compression=gzip)
+        error = refused(
+            send, bomb, metadata=device.metadata, timeout=PATIENCE_SECONDS, compression=gzip
+        )
         assert error.code() is CODE.RESOURCE_EXHAUSTED
 
     def test_metadata_above_the_limit(self, service: LiveService) -> None:
@@ -165,7 +168,7 @@ class TestTransport:
         metadata = (*device.metadata, ("x-large", "x" * 20_000))
         send = multicallable(device.channel, "CheckIn")
         request = pb.CheckInRequest(task_name=TASK).SerializeToString()
-        error = refused(send, request, metadata=metadata, timeout=30)
+        error = refused(send, request, metadata=metadata, timeout=PATIENCE_SECONDS)
         assert error.code() is CODE.RESOURCE_EXHAUSTED
 
     def test_an_rpc_that_does_not_exist(self, service: LiveService) -> None:
@@ -186,10 +189,10 @@ class TestTransport:
 
         def cancelled() -> Iterator[bytes]:
             yield from sent
-            has_started.wait(30)
+            has_started.wait(PATIENCE_SECONDS)
             running.cancel()
 
-        running = started.future(cancelled(), metadata=device.metadata, timeout=30)
+        running = started.future(cancelled(), metadata=device.metadata, timeout=PATIENCE_SECONDS)
         has_started.set()
         with pytest.raises(grpc.FutureCancelledError):
             running.result()
@@ -284,7 +287,8 @@ class TestTheServiceItself:
                 assert reason_of(error) is Reason.MALFORMED_MESSAGE
 
     def test_a_stream_that_stalls_is_ended(self) -> None:
-        with live_service(MemoryStore(), MemoryBlobs(), chunk_idle_seconds=0.05) as live:
+        store, blobs = MemoryStore(), MemoryBlobs()
+        with live_service(store, blobs, chunk_idle_seconds=0.05) as live:
             live.create_task()
             device = live.device()
             given = device.assignment(TASK)
@@ -292,14 +296,16 @@ class TestTheServiceItself:
 
             def stalled() -> Iterator[bytes]:
                 yield next(stream_parts(header_for(given, PAYLOAD), PAYLOAD))
-                answered.wait(30)
+                answered.wait(PATIENCE_SECONDS)
 
             error = refused(lambda: device.stream_bytes("StreamUpdate", stalled()))
             answered.set()
             assert error.code() is CODE.RESOURCE_EXHAUSTED
             assert reason_of(error) is Reason.OVERLOADED
             assert details_of(error).retry_delay is not None
-            assert not device.stream(given, PAYLOAD).duplicate
+        with live_service(store, blobs) as live:
+            again = SyntheticDevice(live.channel(), device.credential)
+            assert not again.stream(given, PAYLOAD).duplicate
 
 
 def test_text_of_devices_reaches_postgresql_as_text(postgres_store: Store) -> None:

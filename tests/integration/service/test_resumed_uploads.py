@@ -37,6 +37,7 @@ from tests.support.device import (
 )
 from tests.support.live import LiveService, live_service
 from tests.support.mortal_device import flat_layout
+from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.refused import refused
 from tests.support.seen import device_id_of, record_of, standing_of, updates_of
 
@@ -326,7 +327,7 @@ def test_streams_of_one_payload_at_once_count_once_and_all_get_the_receipt(
     together = threading.Barrier(4)
 
     def send(_: int) -> pb.Receipt:
-        together.wait(10)
+        together.wait(PATIENCE_SECONDS)
         return device.stream(given, PAYLOAD)
 
     with ThreadPoolExecutor(4) as pool:
@@ -343,7 +344,7 @@ def test_streams_of_two_payloads_at_once_never_mix(
     together = threading.Barrier(2)
 
     def send(payload: bytes) -> Reason | None:
-        together.wait(10)
+        together.wait(PATIENCE_SECONDS)
         try:
             device.stream(given, payload)
         except grpc.RpcError as error:
@@ -366,23 +367,17 @@ def test_what_had_arrived_of_a_broken_stream_is_charged_once(
 
     def parts() -> Iterator[bytes]:
         yield from stream_parts(header_for(given, PAYLOAD), PAYLOAD[: PIECE_BYTES + 1_000])
-        silent.wait()
+        silent.wait(PATIENCE_SECONDS)
 
     call: Any = device.channel.stream_unary(SERVICE + "StreamUpdate")
     broken = call.future(parts(), metadata=device.metadata)
-    until(lambda: device.query_upload(given, PAYLOAD) == PIECE_BYTES)
+    until(lambda: device.query_upload(given, PAYLOAD) == PIECE_BYTES, "the first piece")
     broken.cancel()
     silent.set()
     # The last chunk may have been under way.
-    until(lambda: sent(live, given) in (PIECE_BYTES, PIECE_BYTES + 1_000))
+    all_sent = (PIECE_BYTES, PIECE_BYTES + 1_000)
+    until(lambda: sent(live, given) in all_sent, "all bytes in the ledger")
     assert device.query_upload(given, PAYLOAD) == PIECE_BYTES
-
-
-def until(holds: Any) -> None:
-    for _ in range(10_000):
-        if holds():
-            return
-    raise AssertionError("it never came so far")
 
 
 def test_an_overloaded_service_keeps_what_it_can_not_read_back_now(
@@ -427,7 +422,7 @@ def test_an_assignment_that_ends_while_its_payload_is_sent_takes_no_update(
     def parts() -> Iterator[bytes]:
         *first, last = stream_parts(header_for(given, PAYLOAD), PAYLOAD)
         yield from first
-        until(lambda: device.query_upload(given, PAYLOAD) == 3 * PIECE_BYTES)
+        until(lambda: device.query_upload(given, PAYLOAD) == 3 * PIECE_BYTES, "three pieces")
         give_up = ReportOutcome(store=live.store, now=utc_now)
         give_up(device_id_of(device), UUID(bytes=given.assignment_id), AssignmentState.ABANDONED)
         yield last
