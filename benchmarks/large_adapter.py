@@ -50,7 +50,7 @@ from flasc_core.base import InitialBase
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc, apply_upload_rule
 from flasc_core.pb.v1 import device_service_pb2 as pb
-from flasc_core.wire import DecodeLimits, Encoding, decode, encode, profile_for
+from flasc_core.wire import DecodeLimits, Encoding, decode, decode_segments, encode, profile_for
 from tests.builders import a_config, a_policy
 from tests.support.device import SyntheticDevice, encoded_vector, header_for, stream_parts
 from tests.support.service_process import ServiceProcess
@@ -310,9 +310,9 @@ def check_start(scene: Scene, task: Task, downloads: Sequence[bytes]) -> None:
     _, adapter = scene.latest(task)
     limits = DecodeLimits(dim=config.layout.dim, max_nnz=config.layout.dim, max_abs_value=1e30)
     assert len(set(downloads)) == 1
-    decoded = scene.timed("decode a download", lambda: decode(downloads[0], limits))
     start = scene.timed(
-        "start from a download", lambda: config.base.start_from(config.layout, decoded)
+        "start from a download",
+        lambda: config.base.start_from(config.layout, decode_segments(downloads[0], limits)),
     )
     expected = device_weights(config, load_masters(scene.store, scene.blobs, task, adapter.version))
     assert start.tobytes() == expected.tobytes()

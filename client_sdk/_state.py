@@ -59,12 +59,13 @@ class PendingUpdate:
     max_unary_payload_bytes: int
     request: device_service_pb2.SubmitUpdateRequest
 
-    def to_bytes(self) -> bytes:
+    def to_parts(self) -> tuple[bytes, bytes]:
+        """Return what follows one another in the file; joined, the payload would be held twice."""
         meta = {
             "round_number": self.round_number,
             "max_unary_payload_bytes": self.max_unary_payload_bytes,
         }
-        return json.dumps(meta).encode() + b"\n" + self.request.SerializeToString()
+        return json.dumps(meta).encode() + b"\n", self.request.SerializeToString()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PendingUpdate:
@@ -143,7 +144,7 @@ class StateFolder:
             return PendingUpdate.from_bytes(path.read_bytes()) if path.exists() else None
 
     def save_pending(self, pending: PendingUpdate) -> None:
-        _replace(self._pending_path, pending.to_bytes())
+        _replace(self._pending_path, *pending.to_parts())
 
     def drop_pending(self) -> None:
         with _told(self._pending_path):
@@ -254,13 +255,13 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, *parts: bytes) -> None:
     # The mark stands first in the name, so that no reader's pattern finds a half-written file.
     temporary = path.with_name(f"writing-{path.name}")
     with _told(path):
         try:
             with open(temporary, "wb", opener=_open_private) as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

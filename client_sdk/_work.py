@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -73,8 +73,8 @@ class Worker:
 
         return on_retry
 
-    def fetch(self, assignment: pb.Assignment, task: Task) -> SparseVector:
-        """Return the download, resuming what an earlier try left on disk."""
+    def fetch(self, assignment: pb.Assignment, task: Task) -> bytes:
+        """Return the download, which can be read, resuming what an earlier try left on disk."""
         received_before = self.state.totals.payload_bytes_received
         payload = _transfer.download(
             self.service,
@@ -85,23 +85,21 @@ class Worker:
             on_received=self.state.count_received,
             on_retry=self.told_of("DownloadAdapter"),
         )
-        download = _read_download(task, payload)
+        nonzeros = sum(values.size for _, values in _parts(task, payload))
         self.on_event(
             Downloaded(
                 round_number=assignment.round_number,
                 payload_bytes=self.state.totals.payload_bytes_received - received_before,
-                nonzeros=download.nnz,
+                nonzeros=nonzeros,
             )
         )
-        return download
+        return payload
 
-    def evaluate(
-        self, assignment: pb.Assignment, task: Task, download: SparseVector
-    ) -> Evaluation | None:
+    def evaluate(self, assignment: pb.Assignment, task: Task, download: bytes) -> Evaluation | None:
         self.check_stopped()
         evaluation = _guarded(
             "evaluation",
-            lambda: self.trainer.evaluate(task.base.start_from(task.layout, download)),
+            lambda: self.trainer.evaluate(_start(task, download)),
         )
         if evaluation is not None:
             self.on_event(Evaluated(round_number=assignment.round_number, evaluation=evaluation))
@@ -111,14 +109,15 @@ class Worker:
         self,
         assignment: pb.Assignment,
         task: Task,
-        download: SparseVector,
+        download: bytes,
         evaluation: Evaluation | None,
     ) -> PendingUpdate:
         """Return the encoded update, which is on disk by then."""
         self.check_stopped()
         rules = _read_rules(assignment)
-        start = task.base.start_from(task.layout, download)
-        trainable = trainable_mask(task.layout, rules.training, download.indices)
+        start = _start(task, download)
+        held = (indices for indices, _ in _parts(task, download))
+        trainable = trainable_mask(task.layout, rules.training, held)
         result = _guarded(
             "training",
             lambda: self.trainer.train(
@@ -180,11 +179,17 @@ def _guarded(what: str, work: Callable[[], _T]) -> _T:
         raise TrainingFailed(f"{what} failed: {type(error).__name__}") from error
 
 
-def _read_download(task: Task, payload: bytes) -> SparseVector:
+def _parts(task: Task, download: bytes) -> Iterator[wire.Part]:
+    # Read once more wherever it is needed, a segment at a time: that takes far less time than
+    # training does, and less memory than what is read.
     try:
-        return wire.decode(payload, wire.DecodeLimits.of_download(task.layout.dim))
+        yield from wire.decode_segments(download, wire.DecodeLimits.of_download(task.layout.dim))
     except Refusal as refusal:
         raise ProtocolError(f"the download cannot be read: {refusal.message}") from refusal
+
+
+def _start(task: Task, download: bytes) -> NDArray[np.float32]:
+    return task.base.start_from(task.layout, _parts(task, download))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -29,7 +29,7 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.json_value import JsonValue, read_integer, read_text, refuse_unknown_keys
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.pb.v1 import task_spec_pb2
-from flasc_core.sparse import SparseVector
+from flasc_core.wire import Part
 
 __all__ = ["Base", "InitialBase", "ZeroBase", "base_from_json", "base_from_message"]
 
@@ -60,8 +60,11 @@ class Base(Protocol):
         """Return what is ranked and sent of `weights`, shape (dim,)."""
         ...
 
-    def start_from(self, layout: AdapterLayout, download: SparseVector) -> _Vector:
-        """Return the dense vector that training starts from: the base where nothing was sent."""
+    def start_from(self, layout: AdapterLayout, download: Iterable[Part]) -> _Vector:
+        """Return the dense vector that training starts from: the base where nothing was sent.
+
+        Parts are taken one after another, so that one dense vector is all that is ever held.
+        """
         ...
 
     def check(self, layout: AdapterLayout, weights: _Vector) -> None:
@@ -89,8 +92,11 @@ class ZeroBase:
     def differences(self, layout: AdapterLayout, weights: _Vector) -> _Vector:
         return weights
 
-    def start_from(self, layout: AdapterLayout, download: SparseVector) -> _Vector:
-        return download.to_dense()
+    def start_from(self, layout: AdapterLayout, download: Iterable[Part]) -> _Vector:
+        start = np.zeros(layout.dim, dtype=np.float32)
+        for indices, values in download:
+            start[indices] = values
+        return start
 
     def check(self, layout: AdapterLayout, weights: _Vector) -> None:
         pass
@@ -135,9 +141,10 @@ class InitialBase:
     def differences(self, layout: AdapterLayout, weights: _Vector) -> _Vector:
         return weights - self.draw(layout)
 
-    def start_from(self, layout: AdapterLayout, download: SparseVector) -> _Vector:
+    def start_from(self, layout: AdapterLayout, download: Iterable[Part]) -> _Vector:
         start = self.draw(layout)
-        start[download.indices] += download.values
+        for indices, values in download:
+            start[indices] += values
         return start
 
     def check(self, layout: AdapterLayout, weights: _Vector) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -24,7 +25,7 @@ from flasc_core.methods import (
     weigh,
 )
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, decode, encode, profile_for
+from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode, profile_for
 
 __all__ = ["Assignment", "DeviceUpdate", "TierWork"]
 
@@ -58,11 +59,14 @@ class TierWork:
     """An assignment as its devices read it, once for all of them."""
 
     def __init__(self, config: TaskConfig, assignment: Assignment) -> None:
-        decoded = decode(assignment.download, DecodeLimits.of_download(config.layout.dim))
+        limits = DecodeLimits.of_download(config.layout.dim)
+        parts = partial(decode_segments, assignment.download, limits)
         self._config: Final = config
         self._assignment: Final = assignment
-        self._start: Final = config.base.start_from(config.layout, decoded)
-        self._trainable: Final = trainable_mask(config.layout, assignment.training, decoded.indices)
+        self._start: Final = config.base.start_from(config.layout, parts())
+        self._trainable: Final = trainable_mask(
+            config.layout, assignment.training, (indices for indices, _ in parts())
+        )
 
     def do(self, trainer: Trainer, seed: int) -> DeviceUpdate:
         """Raises TrainingFailed."""

@@ -72,4 +72,4 @@ def encode_download(config: TaskConfig, selected: SparseVector) -> bytes:
 def device_weights(config: TaskConfig, masters: Masters) -> NDArray[np.float32]:
     """Return what devices start from once they have decoded the download, shape (dim,)."""
     decoded = quantize(select_download(config, masters), config.encodings.download)
-    return config.base.start_from(config.layout, decoded)
+    return config.base.start_from(config.layout, [(decoded.indices, decoded.values)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,20 +90,24 @@ def check_upload(composition: Mapping[Role, int], rule: UploadRule) -> None:
 
 
 def trainable_mask(
-    layout: AdapterLayout, rule: TrainRule, downloaded: NDArray[np.int64]
+    layout: AdapterLayout, rule: TrainRule, downloaded: Iterable[NDArray[np.int64]]
 ) -> NDArray[np.bool_] | None:
     """Return which coordinates may train, bool of shape (dim,), or None where all may.
 
-    `downloaded` are the coordinates that the download holds.
+    `downloaded` are the coordinates that the download holds, a part at a time; they are taken only
+    where the rule needs them.
     """
     if rule == TrainRule():
         return None
     mask = np.zeros(layout.dim, dtype=np.bool_)
     if rule.downloaded_only:
-        mask[downloaded] = True
+        for indices in downloaded:
+            mask[indices] = True
     else:
         mask[:] = True
-    mask[layout.indices_of(rule.frozen_roles)] = False
+    for start, tensor in zip(layout.offsets, layout.tensors, strict=False):
+        if tensor.role in rule.frozen_roles:
+            mask[start : start + tensor.size] = False
     return mask
 
 

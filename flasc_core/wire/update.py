@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from typing import Final, TypeAlias
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -20,9 +21,11 @@ from flasc_core.wire.plain import PLAIN
 from flasc_core.wire.profiles import profile_for
 from flasc_core.wire.readers import read_segment
 from flasc_core.wire.segments import Profile, Segment, cut, open_segment
-from flasc_core.wire.tags import has_more_fields
+from flasc_core.wire.tags import has_more_fields, take_out
 
 __all__ = ["Part", "decode", "decode_segments", "encode"]
+
+_SEGMENTS: Final = packed_update_pb2.PackedUpdate.SEGMENTS_FIELD_NUMBER
 
 # The ascending indices of one segment, and their values.
 Part: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -37,11 +40,22 @@ def encode(vector: SparseVector, profile: Profile | Encoding = PLAIN) -> bytes:
     """
     if isinstance(profile, Encoding):
         profile = profile_for(profile)
-    segments = [profile.write(piece) for piece in cut(vector)]
-    update = packed_update_pb2.PackedUpdate(
-        dim=vector.dim, segments=segments, crc32=_checksum(segments)
-    )
-    return update.SerializeToString()
+    # Hands its buffer over without a copy, unlike a join of all parts.
+    payload = BytesIO()
+    for part in _written(vector, profile):
+        payload.write(part)
+    return payload.getvalue()
+
+
+def _written(vector: SparseVector, profile: Profile) -> Iterator[bytes]:
+    """Yield messages that merge into the update, in the order in which it is serialized whole."""
+    yield packed_update_pb2.PackedUpdate(dim=vector.dim).SerializeToString()
+    checksum = 0
+    for piece in cut(vector):
+        segment = profile.write(piece)
+        checksum = zlib.crc32(segment, checksum)
+        yield packed_update_pb2.PackedUpdate(segments=[segment]).SerializeToString()
+    yield packed_update_pb2.PackedUpdate(crc32=checksum).SerializeToString()
 
 
 def decode(payload: bytes | memoryview, limits: DecodeLimits) -> SparseVector:
@@ -71,8 +85,8 @@ def decode(payload: bytes | memoryview, limits: DecodeLimits) -> SparseVector:
 def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterator[Part]:
     """Yield the indices and values of one segment after another, as `decode` would join them.
 
-    Only one segment is held at a time. A refusal may come after any of them: what was done with
-    those before it is to be undone.
+    Only one segment is held at a time beside the payload, which is not copied. A refusal may come
+    after any of them: what was done with those before it is to be undone.
     """
     if has_more_fields(payload, limits.max_fields):
         raise Refusal(
@@ -80,14 +94,16 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
             f"far more fields than segments for at most {limits.max_nnz} nonzeros have",
             max_segments=limits.max_segments,
         )
+    segments, rest = take_out(memoryview(payload), _SEGMENTS)
     try:
-        update = packed_update_pb2.PackedUpdate.FromString(payload)  # type: ignore[arg-type]
+        update = packed_update_pb2.PackedUpdate.FromString(rest)
     except DecodeError as error:
         raise Refusal(Reason.MALFORMED_MESSAGE, "the payload is no SparseUpdate") from error
-    _check_update(update, limits)
+    segments += map(memoryview, update.segments)
+    _check_update(update, segments, limits)
     end = nnz = 0
-    for data in update.segments:
-        segment = open_segment(data, dim=limits.dim, was_read=limits.was_read)
+    for data in segments:
+        segment = open_segment(bytes(data), dim=limits.dim, was_read=limits.was_read)
         if segment.envelope.start < end:
             raise Refusal(
                 Reason.SEGMENT_ORDER,
@@ -111,7 +127,9 @@ def _read_part(segment: Segment, limits: DecodeLimits) -> Part:
     return part
 
 
-def _check_update(update: packed_update_pb2.PackedUpdate, limits: DecodeLimits) -> None:
+def _check_update(
+    update: packed_update_pb2.PackedUpdate, segments: Sequence[memoryview], limits: DecodeLimits
+) -> None:
     if update.dim == 0:
         raise Refusal(Reason.FIELD_REQUIRED, "set the update's dim", field="dim")
     if update.dim != limits.dim:
@@ -121,14 +139,17 @@ def _check_update(update: packed_update_pb2.PackedUpdate, limits: DecodeLimits) 
             given=update.dim,
             expected=limits.dim,
         )
-    if len(update.segments) > limits.max_segments:
+    if len(segments) > limits.max_segments:
         raise Refusal(
             Reason.FIELD_RANGE,
-            f"{len(update.segments)} segments for at most {limits.max_nnz} nonzeros",
-            segments=len(update.segments),
+            f"{len(segments)} segments for at most {limits.max_nnz} nonzeros",
+            segments=len(segments),
             max_segments=limits.max_segments,
         )
-    if _checksum(update.segments) != update.crc32:
+    checksum = 0
+    for segment in segments:
+        checksum = zlib.crc32(segment, checksum)
+    if checksum != update.crc32:
         raise Refusal(Reason.CHECKSUM_MISMATCH, "the checksum is not that of the segments")
 
 
@@ -152,10 +173,3 @@ def _check_values(values: NDArray[np.float32], max_abs_value: float) -> None:
         f"a value is beyond {max_abs_value} in magnitude",
         max_abs_value=max_abs_value,
     )
-
-
-def _checksum(segments: Iterable[bytes]) -> int:
-    checksum = 0
-    for segment in segments:
-        checksum = zlib.crc32(segment, checksum)
-    return checksum

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from flasc_core.base import InitialBase, ZeroBase, base_from_json, base_from_message
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.pb.v1 import task_spec_pb2
 from flasc_core.sparse import SparseVector
+from flasc_core.wire import Part
 
 LAYOUT = AdapterLayout(
     tensors=(
@@ -48,6 +50,12 @@ def by_the_book(name: str, shape: tuple[int, ...], seed: int) -> list[float]:
         word ^= word >> 31
         numbers.append(as_float32((2 * (word >> 40) + 1 - 2**24) / 2**24 * bound))
     return numbers
+
+
+def parts_of(differences: NDArray[np.float32]) -> list[Part]:
+    """What a download of them is, in two parts."""
+    sent = SparseVector.from_dense(differences)
+    return [(sent.indices[:1], sent.values[:1]), (sent.indices[1:], sent.values[1:])]
 
 
 def as_float32(value: float) -> float:
@@ -94,7 +102,7 @@ def test_training_starts_from_the_initial_adapter_wherever_nothing_was_sent() ->
     differences = base.differences(LAYOUT, weights)
     assert np.flatnonzero(differences).tolist() == [0, 12, 17]
 
-    start = base.start_from(LAYOUT, SparseVector.from_dense(differences))
+    start = base.start_from(LAYOUT, parts_of(differences))
     assert np.array_equal(start, weights)
     untouched = np.setdiff1d(np.arange(LAYOUT.dim), [0, 12, 17])
     assert start[untouched].tobytes() == drawn[untouched].tobytes()
@@ -114,9 +122,7 @@ def test_weights_relative_to_zero_are_sent_as_they_are() -> None:
     weights = np.arange(LAYOUT.dim, dtype=np.float32)
     differences = ZeroBase().differences(LAYOUT, weights)
     assert differences is weights
-    assert np.array_equal(
-        ZeroBase().start_from(LAYOUT, SparseVector.from_dense(differences)), weights
-    )
+    assert np.array_equal(ZeroBase().start_from(LAYOUT, parts_of(differences)), weights)
 
 
 def test_an_adapter_that_starts_elsewhere_is_refused_and_a_trained_one_is_not() -> None:

@@ -76,7 +76,7 @@ def test_the_head_alone_needs_a_head() -> None:
 def test_what_is_frozen_is_never_taken_back(method: Method) -> None:
     for round_index in (0, 1):
         plan = method.plan(LAYOUT, round_index)
-        mask = trainable_mask(LAYOUT, plan.training, np.arange(LAYOUT.dim))
+        mask = trainable_mask(LAYOUT, plan.training, [np.arange(LAYOUT.dim)])
         assert mask is not None
         taken = LAYOUT.indices_of(role for group in plan.upload.groups for role in group.roles)
         assert np.array_equal(np.flatnonzero(mask), taken)

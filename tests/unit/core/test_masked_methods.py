@@ -97,11 +97,11 @@ def test_a_mask_trains_the_zeros_that_it_holds_and_nothing_outside() -> None:
     weights = np.zeros(10, dtype=np.float32)
     weights[7] = 1
     download = selected_by(FederatedSelect(density=0.3), LAYOUT, weights)
-    mask = trainable_mask(LAYOUT, UNDER_THE_MASK, download.indices)
+    mask = trainable_mask(LAYOUT, UNDER_THE_MASK, [download.indices])
     assert mask is not None
     # By magnitude, and then by index.
     assert np.flatnonzero(mask).tolist() == [0, 1, 7]
 
 
 def test_all_of_it_trains_where_no_rule_says_otherwise() -> None:
-    assert trainable_mask(LAYOUT, TrainRule(), np.arange(3)) is None
+    assert trainable_mask(LAYOUT, TrainRule(), [np.arange(3)]) is None

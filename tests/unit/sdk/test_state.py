@@ -71,7 +71,7 @@ def test_dropping_nothing_is_harmless(state: StateFolder) -> None:
 
 
 def test_every_flipped_or_missing_byte_of_a_pending_payload_is_noticed() -> None:
-    whole = a_pending().to_bytes()
+    whole = b"".join(a_pending().to_parts())
     start = whole.index(b"payload\n")
     for position in range(start, len(whole)):
         damaged = bytearray(whole)
