@@ -50,12 +50,20 @@ def steps_down(
 ) -> bool:
     """Tell whether a device that trained from `start` can do without its penalised ranks.
 
-    It can where the sum over modules of |B tail| x |A tail| has become smaller.
+    It can where the sum over modules of |B tail| x |A tail| has become smaller (HetLoRA's rank
+    self-pruning, arXiv 2401.06432). The paper compares norms alone, and so a product that is zero
+    at the start never shrinks. That of the first round, where B alone is zero, has a gradient and
+    grows: the device keeps its ranks. Where both factors are zero in every module, as zero padding
+    leaves them once nobody of this rank was in a round, no training changes them and the loss does
+    not depend on them, which is what self-pruning looks for: the device steps down.
     """
     if rule.rank_penalty is None:
         return False
     first = rule.rank_penalty.from_rank
-    return _tail_norm(layout, trained, first) < _tail_norm(layout, start, first)
+    before, after = _tails(layout, start, first), _tails(layout, trained, first)
+    if not any(a.any() or b.any() for a, b in after):
+        return True
+    return _sum_of_products(after) < _sum_of_products(before)
 
 
 def weigh(
@@ -74,11 +82,14 @@ def weigh(
     return min(max(round(quantity / rule.unit), 1), max_weight)
 
 
-def _tail_norm(layout: AdapterLayout, weights: NDArray[np.float32], first: int) -> float:
-    return math.fsum(
-        float(np.linalg.norm(b[:, first:]) * np.linalg.norm(a[first:]))
-        for a, b in _factors(layout, weights)
-    )
+def _tails(
+    layout: AdapterLayout, weights: NDArray[np.float32], first: int
+) -> list[tuple[_Matrix, _Matrix]]:
+    return [(a[first:], b[:, first:]) for a, b in _factors(layout, weights)]
+
+
+def _sum_of_products(factors: list[tuple[_Matrix, _Matrix]]) -> float:
+    return math.fsum(float(np.linalg.norm(b) * np.linalg.norm(a)) for a, b in factors)
 
 
 def _factors(

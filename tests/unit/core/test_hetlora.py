@@ -191,6 +191,34 @@ def test_a_device_steps_down_once_its_last_ranks_have_shrunk(factor: float, expe
 
 
 @pytest.mark.parametrize(
+    ("zeros", "expected"),
+    [
+        # Rows 2 and 3 of A, and columns 2 and 3 of B.
+        ([*range(6, 12), 14, 15, 18, 19], True),
+        # B alone, as in the first round: A gives it a gradient yet.
+        ([14, 15, 18, 19], False),
+        ([*range(6, 12)], False),
+    ],
+)
+def test_a_device_steps_down_from_last_ranks_that_are_dead(
+    zeros: list[int], expected: bool
+) -> None:
+    rule = TrainRule(rank_penalty=RankPenalty(from_rank=2, factor=0.1))
+    start = WEIGHTS.copy()
+    start[zeros] = 0
+    trained = start.copy()
+    trained[0:6] *= 10
+    assert steps_down(rule, LAYOUT, start, trained) is expected
+
+
+def test_a_zero_product_that_grows_is_no_reason_to_step_down() -> None:
+    rule = TrainRule(rank_penalty=RankPenalty(from_rank=2, factor=0.1))
+    start = WEIGHTS.copy()
+    start[[14, 15, 18, 19]] = 0
+    assert not steps_down(rule, LAYOUT, start, WEIGHTS)
+
+
+@pytest.mark.parametrize(
     "rule", [WeightRule(), WeightRule(kind=WeightKind.PRODUCT_NORM, unit=0.125)]
 )
 def test_a_weight_rule_survives_the_wire(rule: WeightRule) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from aggregator_service.domain.tasks import Tier
-from flasc_core.methods import Flasc, SparseAdapter
+from aggregator_service.domain.tasks import Tier, UpdateLimits
+from client_sdk.peft_trainer import PeftTrainer, adapter_layout, adapter_weights
+from flasc_core.base import ZeroBase
+from flasc_core.methods import Flasc, PublishedHetLora, SparseAdapter
 from flasc_core.server_update import Sgd
 from flasc_core.sparse import top_k
 from flasc_core.wire import DecodeLimits, decode
-from flasc_sim.device_work import DeviceUpdate
-from flasc_sim.federation import Federation
+from flasc_sim.device_work import DeviceUpdate, TierWork
+from flasc_sim.federation import Federation, Participation
 from tests.builders import a_config, a_layout
 from tests.support.device import encoded_vector
+from tests.support.tiny_model import Examples, a_peft_model
 
 DIM = a_layout().dim
 
@@ -36,3 +39,26 @@ def test_a_mask_that_stays_is_of_the_version_before_a_tier_s_first_device() -> N
 
     download = decode(federation.open("late").download, DecodeLimits.of_download(DIM))
     assert download.indices.tolist() == top_k(version_one, DIM // 4).tolist()
+
+
+def test_a_device_leaves_the_ranks_that_a_round_without_its_tier_has_zeroed() -> None:
+    model = a_peft_model(rank=2)
+    trainer = PeftTrainer(model, Examples(8))
+    config = a_config(
+        layout=adapter_layout(model),
+        base=ZeroBase(),
+        # So small a penalty that what the ranks are good for prevails.
+        method=PublishedHetLora(rank=2, prune_to=1, penalty=1e-9),
+        tiers=(Tier(name="low", method=PublishedHetLora(rank=1)),),
+        optimizer=Sgd(learning_rate=1.0),
+        limits=UpdateLimits(max_weight=10_000, max_abs_value=8.0, largest_cohort=100),
+    )
+    federation = Federation(config, adapter_weights(model))
+
+    def high_device_steps_down() -> bool:
+        return TierWork(config, federation.open("")).do(trainer, seed=1).steps_down
+
+    # B is zero as yet, and grows.
+    assert not high_device_steps_down()
+    federation.run_round([Participation(trainer=trainer, seed=2, tier="low")])
+    assert high_device_steps_down()
