@@ -14,10 +14,9 @@ from client_sdk.peft_trainer import (
     peft_config_json,
 )
 from flasc_core.layout import AdapterLayout
-from flasc_sim.cached_prefix import layers_of
+from flasc_sim.cached_prefix import layers_above
 from flasc_sim.models import (
     DtypeName,
-    TextClassifier,
     load_text_classifier,
     measured_dtype,
     with_lora,
@@ -55,12 +54,15 @@ def draw_blueprint(
     """
     chosen = measured_dtype() if dtype == "auto" else dtype
     classifier = load_text_classifier(model, num_labels, dtype=chosen, seed=seed)
+    # None is all of them, and what is beside them.
+    without = layers_without_adapter
+    layers = layers_above(classifier.encoder, without) if without else None
     adapted = with_lora(
         classifier,
         rank=rank,
         alpha=alpha,
         target_modules=target_modules,
-        layers=_layers(classifier, layers_without_adapter),
+        layers=layers,
         dropout=dropout,
         seed=seed,
     )
@@ -71,16 +73,6 @@ def draw_blueprint(
         weights=adapter_weights(adapted),
         peft_config_json=peft_config_json(adapted),
     )
-
-
-def _layers(classifier: TextClassifier, without: int) -> range | None:
-    """Which layers get an adapter; None is all of them, and what is beside them."""
-    if not without:
-        return None
-    count = len(layers_of(classifier.encoder))
-    if not 0 < without < count:
-        raise ValueError(f"layers_without_adapter is at least 0 and below the {count} there are")
-    return range(without, count)
 
 
 def base_model_name(model: str, dtype: str) -> str:

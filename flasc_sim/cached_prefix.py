@@ -25,6 +25,7 @@ __all__ = [
     "PadStates",
     "StoredStates",
     "Texts",
+    "layers_above",
     "layers_of",
     "skip_layers",
     "states_before",
@@ -136,13 +137,14 @@ def store_image_states(
 
 
 def states_before(encoder: nn.Module, layer: int, **inputs: Tensor) -> Tensor:
-    """Return what the layer with this number would take."""
+    """Return what the layer with this number would take. Raises ValueError where there is none."""
     reached: list[Tensor] = []
 
     def note(_: nn.Module, states: tuple[Tensor, ...]) -> None:
         reached.append(states[0])
 
-    handle = layers_of(encoder)[layer].register_forward_pre_hook(note)
+    first = layers_above(encoder, layer).start
+    handle = layers_of(encoder)[first].register_forward_pre_hook(note)
     try:
         with torch.inference_mode():
             encoder(**inputs)
@@ -156,6 +158,19 @@ def layers_of(encoder: nn.Module) -> nn.ModuleList:
     return max(
         (module for module in encoder.modules() if isinstance(module, nn.ModuleList)), key=len
     )
+
+
+def layers_above(encoder: nn.Module, below: int) -> range:
+    """Return the numbers of the layers that are left for an adapter above the lowest `below`.
+
+    Raises ValueError where none is: PEFT takes no layers for all of them.
+    """
+    count = len(layers_of(encoder))
+    if not 0 <= below < count:
+        raise ValueError(
+            f"of the model's {count} layers, 0 to {count - 1} can be without adapter, not {below}"
+        )
+    return range(below, count)
 
 
 def skip_layers(model: nn.Module, *, layers: int) -> None:

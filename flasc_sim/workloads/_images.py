@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from flasc_core.json_value import JsonValue
 from flasc_sim.blueprint import base_model_name
-from flasc_sim.cached_prefix import layers_of, skip_layers
+from flasc_sim.cached_prefix import layers_above, skip_layers
 from flasc_sim.datasets.images import DecodedImages, ImageShape, LabelledImages, collate_images
 from flasc_sim.fields import read_fields
 from flasc_sim.image_models import (
@@ -165,7 +165,7 @@ def _build(
     options: ImageOptions, labels: int, sources: Sources, shape: AdapterShape, seed: int
 ) -> PeftModel:
     model = _load(options, labels, sources, seed)
-    layers = range(options.frozen_layers, len(layers_of(model.encoder)))
+    layers = layers_above(model.encoder, options.frozen_layers)
     targets = shape.target_modules or image_targets(model.encoder)
     if options.skipped:
         skip_layers(model, layers=options.skipped)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from client_sdk.peft_trainer import Collate
 from flasc_core.json_value import JsonValue
 from flasc_sim.blueprint import base_model_name
-from flasc_sim.cached_prefix import PadStates, layers_of, skip_layers
+from flasc_sim.cached_prefix import PadStates, layers_above, skip_layers
 from flasc_sim.datasets.examples import Examples, LabelledTexts
 from flasc_sim.datasets.tokens import PadBatch, TokenisedTexts
 from flasc_sim.fields import read_fields
@@ -146,7 +146,7 @@ def _take(table: LabelledTexts, rows: NDArray[np.int64]) -> Examples:
 
 def _build(options: TextOptions, labels: int, shape: AdapterShape, seed: int) -> PeftModel:
     model = _load(options, labels, seed)
-    layers = range(options.frozen_layers, len(layers_of(model.encoder)))
+    layers = layers_above(model.encoder, options.frozen_layers)
     if options.skipped:
         skip_layers(model, layers=options.skipped)
     return with_lora(

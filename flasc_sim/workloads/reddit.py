@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from client_sdk.peft_trainer import Collate
 from flasc_core.json_value import JsonValue
 from flasc_sim.blueprint import base_model_name
-from flasc_sim.cached_prefix import PadStates, layers_of, skip_layers
+from flasc_sim.cached_prefix import PadStates, layers_above, skip_layers
 from flasc_sim.datasets.tokens import PadBatch
 from flasc_sim.datasets.user_texts import UserTexts, read_user_texts
 from flasc_sim.fields import read_fields
@@ -123,7 +123,7 @@ def _examples(
 
 def _build(options: LanguageOptions, shape: AdapterShape, seed: int) -> PeftModel:
     model = load_language_model(options.model, dtype=cast("DtypeName", options.dtype))
-    layers = range(options.frozen_layers, len(layers_of(model.encoder)))
+    layers = layers_above(model.encoder, options.frozen_layers)
     if options.skipped:
         skip_layers(model, layers=options.skipped)
     return with_lora(

@@ -129,6 +129,24 @@ def test_computing_frozen_layers_once_changes_nothing(task: str, tmp_path: Path)
     assert again_score == once_score
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_without_a_layer_for_the_adapter_is_refused(
+    task: str, cached: bool, tmp_path: Path
+) -> None:
+    options, sources = TASKS[task](tmp_path)
+    layers = 13 if task == "cifar10" else 3
+
+    def made(frozen_layers: int) -> object:
+        changed = {**options, "cached": cached, "frozen_layers": frozen_layers}
+        return load_workload(task, changed, sources).build(AdapterShape(rank=2), 0)
+
+    made(layers - 1)
+    for frozen_layers in (layers, layers + 1):
+        with pytest.raises(ValueError, match=f"of the model's {layers} layers, 0 to {layers - 1} "):
+            made(frozen_layers)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_other_dtype_trains_too(task: str, tmp_path: Path) -> None:
     options, sources = TASKS[task](tmp_path)
