@@ -16,26 +16,28 @@ from safetensors.numpy import save
 
 from flasc_core.server_update import OptimizerState
 from flasc_sim.federation import Standing
+from flasc_sim.numerics import Numerics
 from flasc_sim.records import EvaluationRecord, RoundRecord
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint", "write_whole"]
 
-# Of what a file says beside its arrays; 2 names the workload.
-_FORMAT: Final = 2
+# Of what a file says beside its arrays; 3 tells the numerics.
+_FORMAT: Final = 3
 _SLOT: Final = "slot."
 _RANKED: Final = "ranked."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """`workload` tells the data and the model that the run was begun with; `draws` is the state of
-    the generator that draws cohorts.
+    """`workload` tells the data and the model that the run was begun with, `numerics` on what;
+    `draws` is the state of the generator that draws cohorts.
 
     `steps` are how many tiers down clients have asked to be, and `cpu_seconds` what all processes
     that worked on the run took together.
     """
 
     workload: str
+    numerics: Numerics
     standing: Standing
     draws: Mapping[str, Any]
     steps: Mapping[int, int]
@@ -49,6 +51,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     said = {
         "format": _FORMAT,
         "workload": checkpoint.workload,
+        "numerics": asdict(checkpoint.numerics),
         "optimizer_step": standing.optimizer.step,
         "round_index": standing.round_index,
         "draws": checkpoint.draws,
@@ -78,6 +81,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     slots, ranked = _with_prefix(arrays, _SLOT), _with_prefix(arrays, _RANKED)
     return Checkpoint(
         workload=said["workload"],
+        numerics=Numerics(**said["numerics"]),
         standing=Standing(
             weights=arrays["weights"],
             optimizer=OptimizerState(step=said["optimizer_step"], slots=slots),

@@ -29,6 +29,11 @@ class Seat:
 
 class Engine(Protocol):
     @property
+    def device(self) -> str:
+        """What devices train on, "cpu" or "cuda"."""
+        ...
+
+    @property
     def cpu_seconds(self) -> float:
         """What other processes than this one took so far to train devices."""
         ...
@@ -38,7 +43,8 @@ class Engine(Protocol):
     ) -> Iterator[DeviceUpdate]:
         """Yield the update of every seat in order; `assignments` are by tier.
 
-        Equal seats and assignments give equal bytes, whoever trains. Raises TrainingFailed.
+        Equal seats and assignments give equal bytes, whoever trains under equal numerics. Raises
+        TrainingFailed.
         """
         ...
 
@@ -93,6 +99,10 @@ class SerialEngine:
     def __init__(self, parts: EngineParts) -> None:
         self._config: Final = parts.config
         self._trainers: Final = parts.trainers
+
+    @property
+    def device(self) -> str:
+        return "cpu"
 
     @property
     def cpu_seconds(self) -> float:

@@ -30,7 +30,7 @@ class RayEngine:
     cpu_seconds = 0.0
 
     def __init__(self, parts: EngineParts, *, workers: int, gpus_per_worker: float) -> None:
-        device = "cuda" if gpus_per_worker else "cpu"
+        self.device: Final = "cuda" if gpus_per_worker else "cpu"
         # Once for all workers of a machine.
         data = ray.put((parts.workload, parts.clients))
         make: Any = ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus_per_worker)
@@ -40,7 +40,7 @@ class RayEngine:
                 config=parts.config,
                 adapter=parts.adapter,
                 model_seed=parts.model_seed,
-                device=device,
+                device=self.device,
                 threads=torch.get_num_threads(),
             )
             for _ in range(workers)

@@ -7,7 +7,7 @@ evaluations.parquet  a row per evaluation and tier
 adapter/             the final adapter as devices get it, for PEFT
 weights.safetensors  the server's own weights
 lock                 held by the process that works on the run
-machine.json         processor, versions and time: what may differ where all else is the same
+machine.json         processor, versions, threads and time: on what it ran
 result.json          the run summed up; written last, so that a run with it is finished
 failure.json         in its place where training failed, as where it diverges: when, and why
 """
@@ -21,10 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Any
 
 from safetensors.numpy import save
 
@@ -41,8 +40,6 @@ from flasc_sim.simulation import Simulation
 from flasc_sim.workload import Workload
 
 __all__ = ["Failure", "RunFolder", "run"]
-
-_PACKAGES: Final = ("numpy", "peft", "torch", "transformers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +124,7 @@ class RunFolder:
     def _write_records(self, simulation: Simulation) -> None:
         write_records(self.path / "rounds.parquet", RoundRecord, simulation.rounds)
         write_records(self.path / "evaluations.parquet", EvaluationRecord, simulation.evaluations)
-        write_whole(self.path / "machine.json", _json(_machine(simulation.cpu_seconds)))
+        write_whole(self.path / "machine.json", _json(_machine(simulation)))
 
     def _write_adapter(self, simulation: Simulation) -> None:
         config, federation = simulation.config, simulation.federation
@@ -236,15 +233,16 @@ def _shares(rounds: Sequence[RoundRecord], prefix: str) -> dict[str, float]:
     return {role: count / in_all if in_all else 0.0 for role, count in sent.items()}
 
 
-def _machine(cpu_seconds: float) -> dict[str, JsonValue]:
+def _machine(simulation: Simulation) -> dict[str, JsonValue]:
+    numerics = simulation.numerics
     return {
         "processor": processor_name(),
         "cores": os.cpu_count(),
-        "cpu_seconds": round(cpu_seconds, 1),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in _PACKAGES},
-        },
+        "device": numerics.device,
+        "threads": numerics.threads,
+        "instructions": numerics.instructions,
+        "cpu_seconds": round(simulation.cpu_seconds, 1),
+        "versions": {"python": platform.python_version(), **numerics.versions},
     }
 
 

@@ -25,6 +25,7 @@ from flasc_sim.checkpoint import Checkpoint
 from flasc_sim.device_work import DeviceUpdate
 from flasc_sim.engine import EngineParts, MakeEngine, Seat, SerialEngine, Trainers
 from flasc_sim.federation import Federation
+from flasc_sim.numerics import Numerics
 from flasc_sim.records import EvaluationRecord, RoundRecord
 from flasc_sim.settings import RunSettings
 from flasc_sim.workload import Workload
@@ -33,7 +34,7 @@ __all__ = ["Simulation"]
 
 
 class Simulation:
-    """A run that stands between two rounds; equal settings and workloads give equal bits.
+    """A run that stands between two rounds; equal settings, workloads and numerics give equal bits.
 
     All clients share one model, and a client is no more than the rows that it owns, so there may
     be many. Where the task has tiers, clients have them in turn. Goes on from a `checkpoint` of
@@ -89,6 +90,9 @@ class Simulation:
                 trainers=trainers,
             )
         )
+        self.numerics: Final = Numerics.of(self._engine.device)
+        if checkpoint is not None:
+            checkpoint.numerics.check_same(self.numerics)
 
     @property
     def client_count(self) -> int:
@@ -132,6 +136,7 @@ class Simulation:
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             workload=self.identity,
+            numerics=self.numerics,
             standing=self.federation.standing,
             draws=self._draws.bit_generator.state,
             steps=dict(+self._steps),

@@ -50,7 +50,8 @@ def simulate(
         int, typer.Option(help="Of this process; sums depend on their number.", min=1)
     ] = 1,
     engine: Annotated[
-        EngineName, typer.Option(help="ray: on workers of a cluster; results are the same.")
+        EngineName,
+        typer.Option(help="ray: on workers of a cluster; the same bits on processors as here."),
     ] = EngineName.SERIAL,
     workers: Annotated[int, typer.Option(help="Of Ray.", min=1)] = 2,
     gpus_per_worker: Annotated[float, typer.Option(help="Of Ray; 0: no GPU.", min=0)] = 0,

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
 from client_sdk.peft_trainer import PeftTrainer, adapter_weights
 from flasc_core.layout import Role
-from flasc_sim.engine import SerialEngine
+from flasc_sim.engine import MakeEngine, SerialEngine
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
 from flasc_sim.run_folder import RunFolder, run
 from flasc_sim.settings import RunSettings
@@ -139,6 +140,48 @@ def _on_other_weights(shape: AdapterShape, seed: int) -> PeftModel:
     with torch.no_grad():
         next(base.parameters()).mul_(2)
     return a_peft_model(base, rank=shape.rank, dropout=shape.dropout, seed=seed)
+
+
+class OnGpu(SerialEngine):
+    device = "cuda"
+
+
+@pytest.mark.parametrize(
+    ("threads", "engine", "differing"),
+    [(2, SerialEngine, "threads 1, not 2"), (1, OnGpu, "device cpu, not cuda")],
+)
+def test_a_run_does_not_go_on_where_it_would_end_in_other_bits(
+    tmp_path: Path, threads: int, engine: MakeEngine, differing: str
+) -> None:
+    folder = RunFolder(path=tmp_path)
+    killed(folder, after=2, checkpoint_every=1)
+    before = (tmp_path / "checkpoint").read_bytes()
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(ValueError, match=f"begun with {differing}, .* another folder"):
+            run(a_run(), a_workload, folder, engine=engine)
+    finally:
+        torch.set_num_threads(1)
+    assert (tmp_path / "checkpoint").read_bytes() == before
+    run(a_run(), a_workload, folder)
+
+
+def test_a_run_does_not_go_on_with_other_libraries(tmp_path: Path) -> None:
+    folder = RunFolder(path=tmp_path)
+    killed(folder, after=2, checkpoint_every=1)
+    file = tmp_path / "checkpoint"
+    with safe_open(file, framework="numpy") as stored:
+        said = json.loads(stored.metadata()["said"])
+    said["numerics"]["versions"]["numpy"] = "0.1"
+    save_file(load_file(file), file, metadata={"said": json.dumps(said)})
+    with pytest.raises(ValueError, match=r"begun with numpy 0\.1, not [0-9.]+, "):
+        run(a_run(), a_workload, folder)
+
+
+def test_a_run_tells_what_its_bits_depend_on(tmp_path: Path) -> None:
+    machine = json.loads((finished(tmp_path).path / "machine.json").read_bytes())
+    assert (machine["device"], machine["threads"]) == ("cpu", 1)
+    assert machine["versions"]["torch"] == torch.__version__
 
 
 def test_processor_time_elsewhere_is_the_run_s_too(tmp_path: Path) -> None:
