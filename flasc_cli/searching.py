@@ -65,7 +65,7 @@ def _read(
     space = read_fields(SearchSpace, table.pop("search", {}), "search")
     table = search_table(table, every=first_rung(rounds_of(table), asked.reduction))
     # What is wrong with the rest is told before anything runs.
-    read_settings(space.smallest.apply_to(table), name=config.stem)
+    read_settings(space.smallest.apply_to(table), name=config.stem).check()
     return table, space
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,18 +23,49 @@ from flasc_sim.settings import RunSettings, changed_table, read_settings, read_t
 from flasc_sim.simulation import Simulation
 from flasc_sim.workload import Sources, Workload, load_workload
 
-__all__ = ["open_engine", "read_runs", "run_all"]
+__all__ = ["Batch", "open_engine", "read_runs", "run_all"]
 
 # Where no terminal shows a bar, a line so many times per run.
 _LINES: Final = 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What became of runs that were asked for; `failed` names those without a result, and why."""
+
+    asked: int
+    results: list[Mapping[str, Any]]
+    failed: list[str]
+
+    def check(self) -> None:
+        """Raise CliError where a run has failed."""
+        if self.failed:
+            told = "; ".join(self.failed)
+            raise CliError(f"{len(self.failed)} of {self.asked} runs failed: {told}")
+
+
 def read_runs(
     configs: Sequence[Path], *, seeds: Sequence[int], assignments: Sequence[str]
 ) -> list[RunSettings]:
-    """Read every file, once for each seed. Raises CliError that names the file and the key."""
+    """Read every file, once for each seed, and check all that needs neither data nor model.
+
+    Raises CliError that names every file that does not fit, and the key.
+    """
     changes = [[*assignments, f"seed={seed}"] for seed in seeds] or [list(assignments)]
-    return [_read(config, change) for config in configs for change in changes]
+    planned: list[RunSettings] = []
+    # As keys, since a file is mostly wrong in the same way with every seed.
+    problems: dict[str, None] = {}
+    for config in configs:
+        for change in changes:
+            try:
+                settings = _read(config, change)
+                _check_alone(settings, planned)
+                planned.append(settings)
+            except (OSError, ValueError) as error:
+                problems[f"{config}: {error}"] = None
+    if problems:
+        raise CliError("; ".join(problems))
+    return planned
 
 
 @contextmanager
@@ -64,11 +96,11 @@ def run_all(
     *,
     checkpoint_every: int,
     engine: MakeEngine = SerialEngine,
-) -> list[Mapping[str, Any]]:
-    """Return the results of what is finished; runs that another process works on are left out.
+) -> Batch:
+    """Make one run after another; those that another process works on are left out.
 
-    Raises CliError for a run that can not be made, and for those whose training failed once the
-    others are finished.
+    A run whose training fails, or that its own settings, data or model keep from being made, keeps
+    no other from it.
     """
     workloads = _Workloads(sources)
     results: list[Mapping[str, Any]] = []
@@ -89,24 +121,26 @@ def run_all(
         except BlockingIOError:
             say(f"  another process works on {folder.path}")
             continue
-        except TrainingFailed as error:
+        except (TrainingFailed, OSError, ValueError) as error:
             say(f"  failed: {error}")
             failed.append(f"{settings.name}, seed {settings.seed}: {error}")
             continue
-        except (OSError, ValueError) as error:
-            raise CliError(f"{settings.name}, seed {settings.seed}: {error}") from error
         results.append({**result, "folder": str(folder.path)})
-    if failed:
-        told = "; ".join(failed)
-        raise CliError(f"training failed in {len(failed)} of {len(planned)} runs: {told}")
-    return results
+    return Batch(asked=len(planned), results=results, failed=failed)
+
+
+def _check_alone(settings: RunSettings, planned: Sequence[RunSettings]) -> None:
+    """Raises ValueError where another run that is not the same would go to the same folder."""
+    for other in planned:
+        same_folder = (other.name, other.seed) == (settings.name, settings.seed)
+        if same_folder and other.table != settings.table:
+            raise ValueError(f"another run is {settings.name!r} with seed {settings.seed} as well")
 
 
 def _read(config: Path, assignments: Sequence[str]) -> RunSettings:
-    try:
-        return read_settings(changed_table(read_table(config), assignments), name=config.stem)
-    except (OSError, ValueError) as error:
-        raise CliError(f"{config}: {error}") from error
+    settings = read_settings(changed_table(read_table(config), assignments), name=config.stem)
+    settings.check()
+    return settings
 
 
 class _Workloads:

@@ -29,6 +29,11 @@ Rows: TypeAlias = NDArray[np.int64]
 
 
 class Partition(Protocol):
+    @property
+    def clients(self) -> int | None:
+        """How many clients there are at most; None where only the data can tell."""
+        ...
+
     def divide(self, workload: Workload, seed: int) -> list[Rows]:
         """Return every client's rows; who would have none is no client. Raises ValueError."""
         ...
@@ -105,6 +110,10 @@ class Owners:
             raise ValueError(
                 "partition: min_examples is at least 1, max_examples at least 0, pooled in [0, 1]"
             )
+
+    @property
+    def clients(self) -> None:
+        return None
 
     def divide(self, workload: Workload, seed: int) -> list[Rows]:
         if workload.owners is None:

@@ -36,7 +36,8 @@ from flasc_core.json_value import JsonValue
 from flasc_core.layout import AdapterLayout
 from flasc_sim.fields import read_fields
 from flasc_sim.partition import Partition, read_partition
-from flasc_sim.workload import AdapterShape
+from flasc_sim.task_rules import check_simulable, stand_in_layout
+from flasc_sim.workload import AdapterShape, check_workload
 
 __all__ = [
     "EvaluationPlan",
@@ -128,6 +129,23 @@ class RunSettings:
             raise SettingsError(refusal.message) from refusal
         return config
 
+    def check(self) -> None:
+        """Check all that can be told before data and model are loaded. Raises SettingsError.
+
+        What is left are rules about them: owners and labels, layers, modules, and sizes.
+        """
+        config = self.task_config(
+            stand_in_layout(self.adapter.rank),
+            base_model_name="stand-in",
+            base_model_sha256=bytes(32),
+            peft_config_json="{}",
+        )
+        try:
+            check_simulable(config, self.partition.clients)
+            check_workload(self.workload_name, self.workload_options)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
 
 class SettingsError(ValueError):
     """A settings file that does not fit; the message names the key."""
@@ -164,15 +182,14 @@ def changed_table(table: Mapping[str, Any], assignments: Sequence[str]) -> dict[
 def read_settings(table: Mapping[str, Any], *, name: str) -> RunSettings:
     """Check a whole table; `name` is for one that has none. Raises SettingsError.
 
-    What only the task's own rules can tell is checked by `task_config`.
+    What only the task's own rules can tell is left to `check` and `task_config`.
     """
     whole: dict[str, Any] = {"name": name, "seed": 0, **table}
     unknown = sorted(set(whole) - {*_OWN_KEYS, *TASK_TABLES})
     if unknown:
         known = ", ".join(sorted((*_OWN_KEYS, *TASK_TABLES)))
         raise SettingsError(f"there is no setting {unknown[0]!r}; there are {known}")
-    if not isinstance(whole["name"], str) or not whole["name"]:
-        raise SettingsError("name must be text")
+    _check_name(whole["name"])
     if isinstance(whole["seed"], bool) or not isinstance(whole["seed"], int) or whole["seed"] < 0:
         raise SettingsError("seed must be a whole number of at least 0")
     whole["policy"] = _policy(_section(whole, "policy"))
@@ -191,6 +208,15 @@ def read_settings(table: Mapping[str, Any], *, name: str) -> RunSettings:
         evaluation=read_fields(EvaluationPlan, _section(whole, "evaluation"), "evaluation"),
         table=whole,
     )
+
+
+def _check_name(name: object) -> None:
+    # It is a folder below the one that runs go to, and must not lead out of that.
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if any(part in ("", ".", "..") or "\\" in part for part in parts):
+        raise SettingsError(
+            f"name must be a folder's, or folders' with a / between them, not {name!r}"
+        )
 
 
 def _section(table: Mapping[str, Any], name: str) -> dict[str, Any]:

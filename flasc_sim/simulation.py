@@ -28,6 +28,7 @@ from flasc_sim.federation import Federation
 from flasc_sim.numerics import Numerics
 from flasc_sim.records import EvaluationRecord, RoundRecord
 from flasc_sim.settings import RunSettings
+from flasc_sim.task_rules import check_simulable
 from flasc_sim.workload import Workload
 
 __all__ = ["Simulation"]
@@ -152,15 +153,7 @@ class Simulation:
             base_model_sha256=base_sha256,
             peft_config_json=peft_config_json(self._model),
         )
-        if config.ending.target_accuracy is not None:
-            raise ValueError(
-                "a simulation runs all of its rounds: leave out ending.target_accuracy"
-            )
-        if config.policy.goal > len(self._clients):
-            raise ValueError(
-                f"policy.goal is {config.policy.goal}, and there are {len(self._clients)} clients"
-            )
-        _check_privacy(config, len(self._clients))
+        check_simulable(config, len(self._clients))
         return config
 
     def _noise_seed(self) -> bytes:
@@ -208,21 +201,4 @@ class Simulation:
             correct=score.correct,
             total=score.total,
             loss=score.loss_sum / score.total,
-        )
-
-
-def _check_privacy(config: TaskConfig, clients: int) -> None:
-    """Raises ValueError for privacy that simulated cohorts do not keep."""
-    privacy, goal, rounds = config.privacy, config.policy.goal, config.ending.rounds
-    if privacy is None:
-        return
-    if not privacy.mode.draws or (privacy.population or 0) > clients:
-        raise ValueError(
-            "simulated cohorts are drawn: privacy.mode must be POISSON or FIXED_SIZE, and "
-            f"privacy.population at most the {clients} clients"
-        )
-    if privacy.affordable_rounds(goal, rounds) < rounds:
-        raise ValueError(
-            f"{rounds} rounds cost an epsilon of {privacy.epsilon_after(rounds, goal):.3g}, more "
-            f"than privacy.epsilon, {privacy.epsilon:g}"
         )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +28,14 @@ from client_sdk.peft_trainer import Collate, Count, Loss, Predict
 from flasc_core.json_value import JsonValue
 from flasc_sim import workloads
 
-__all__ = ["AdapterShape", "Sources", "Workload", "load_workload", "workload_names"]
+__all__ = [
+    "AdapterShape",
+    "Sources",
+    "Workload",
+    "check_workload",
+    "load_workload",
+    "workload_names",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +46,15 @@ class AdapterShape:
     alpha: int | None = None
     dropout: float = 0.0
     target_modules: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.lora_alpha < 1:
+            raise ValueError("adapter.rank and adapter.alpha are at least 1")
+        # Written so that NaN is refused too.
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"adapter.dropout is at least 0 and below 1, not {self.dropout}")
+        if self.target_modules == ():
+            raise ValueError("adapter.target_modules names at least one module, or is left out")
 
     @property
     def lora_alpha(self) -> int:
@@ -105,9 +122,18 @@ def workload_names() -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
+def check_workload(name: str, options: Mapping[str, JsonValue]) -> None:
+    """Raise ValueError for an unknown name or option."""
+    _module(name).read_options(options)
+
+
 def load_workload(name: str, options: Mapping[str, JsonValue], sources: Sources) -> Workload:
     """ValueError for an unknown name or option; OSError where data or model can not be had."""
+    module = _module(name)
+    return cast("Workload", module.load(module.read_options(options), sources))
+
+
+def _module(name: str) -> ModuleType:
     if name not in workload_names():
         raise ValueError(f"workload {name!r} is unknown; known are {', '.join(workload_names())}")
-    module = import_module(f"{workloads.__name__}.{name}")
-    return cast("Workload", module.load(options, sources))
+    return import_module(f"{workloads.__name__}.{name}")

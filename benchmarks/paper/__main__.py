@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
     ]
     sources = Sources(data=arguments.data, weights=arguments.weights, cache=arguments.cache)
     try:
-        run_all(planned, sources, arguments.folder / arguments.table, checkpoint_every=10)
+        run_all(planned, sources, arguments.folder / arguments.table, checkpoint_every=10).check()
     except CliError as error:
         print(error, file=sys.stderr)
         return 1

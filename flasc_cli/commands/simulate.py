@@ -60,7 +60,11 @@ def simulate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run settings files one after another; what is finished is left as it is."""
+    """Run settings files one after another; what is finished is left as it is.
+
+    All settings are checked first. A run that fails keeps no other from being made, and the command
+    then exits with 1.
+    """
     import torch
 
     from flasc_cli.simulating import open_engine, read_runs, run_all
@@ -71,7 +75,7 @@ def simulate(
     with open_engine(
         engine.value, workers=workers, gpus_per_worker=gpus_per_worker, address=ray_address
     ) as made:
-        results = run_all(
+        batch = run_all(
             planned,
             Sources(data=data, weights=weights, cache=cache),
             out,
@@ -79,6 +83,9 @@ def simulate(
             engine=made,
         )
     if as_json:
-        print_json(results)
+        print_json(batch.results)
     else:
-        print_table("Runs", COLUMNS, [[result[name] for name in COLUMNS] for result in results])
+        print_table(
+            "Runs", COLUMNS, [[result[name] for name in COLUMNS] for result in batch.results]
+        )
+    batch.check()

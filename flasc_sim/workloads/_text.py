@@ -30,7 +30,7 @@ from flasc_sim.models import (
 from flasc_sim.state_cache import cached_states
 from flasc_sim.workload import AdapterShape, Sources, Workload
 
-__all__ = ["TextOptions", "read_options", "text_workload"]
+__all__ = ["TextOptions", "read_text_options", "text_workload"]
 
 # Fixed draws, the same for every run, so that differences between runs are of the same texts.
 _TRAIN_SEED: Final = 0
@@ -71,7 +71,7 @@ class TextOptions:
         return self.frozen_layers if self.cached else 0
 
 
-def read_options(options: Mapping[str, JsonValue], **defaults: JsonValue) -> TextOptions:
+def read_text_options(options: Mapping[str, JsonValue], **defaults: JsonValue) -> TextOptions:
     """`defaults` are the workload's own. Raises ValueError."""
     return read_fields(TextOptions, {**defaults, **options}, "workload")
 

@@ -6,16 +6,13 @@ hub's encoder, such as google/vit-base-patch16-224-in21k.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from flasc_core.json_value import JsonValue
 from flasc_sim.datasets.image_files import load_cifar10
 from flasc_sim.workload import Sources, Workload
-from flasc_sim.workloads._images import image_workload, read_options
+from flasc_sim.workloads._images import ImageOptions, image_workload, read_options
 
-__all__ = ["load"]
+__all__ = ["load", "read_options"]
 
 
-def load(options: Mapping[str, JsonValue], sources: Sources) -> Workload:
+def load(options: ImageOptions, sources: Sources) -> Workload:
     """As the method's authors do, the last fifth of the training set is for validation."""
-    return image_workload(load_cifar10(sources.data), read_options(options), sources)
+    return image_workload(load_cifar10(sources.data), options, sources)

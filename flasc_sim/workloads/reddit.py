@@ -28,7 +28,7 @@ from flasc_sim.next_tokens import NextTokens, PadNextTokens, StoredNextTokens
 from flasc_sim.state_cache import cached_states
 from flasc_sim.workload import AdapterShape, Sources, Workload
 
-__all__ = ["load"]
+__all__ = ["load", "read_options"]
 
 # A fixed draw, the same for every run, so that differences between runs are of the same texts.
 _SCORED_SEED: Final = 1
@@ -61,38 +61,42 @@ class LanguageOptions:
         return self.frozen_layers if self.cached else 0
 
 
-def load(options: Mapping[str, JsonValue], sources: Sources) -> Workload:
+def read_options(options: Mapping[str, JsonValue]) -> LanguageOptions:
+    """Raises ValueError."""
+    return read_fields(LanguageOptions, options, "workload")
+
+
+def load(options: LanguageOptions, sources: Sources) -> Workload:
     """The score is the share of tokens that are told right; padding does not count."""
-    chosen = read_fields(LanguageOptions, options, "workload")
     if sources.data is None:
         raise FileNotFoundError("Reddit's texts are not on a hub: give a folder with --data")
     table = read_user_texts(sources.data)
     held_out = np.random.default_rng(_SCORED_SEED).permutation(np.flatnonzero(table.held_out))
     rows = {
         "train": np.flatnonzero(~table.held_out),
-        "held_out": np.sort(held_out[: chosen.scored or None]),
+        "held_out": np.sort(held_out[: options.scored or None]),
     }
-    tokenizer = load_tokenizer(chosen.model)
+    tokenizer = load_tokenizer(options.model)
     tokens = {
-        name: NextTokens([table.texts[row] for row in some.tolist()], tokenizer, chosen.tokens)
+        name: NextTokens([table.texts[row] for row in some.tolist()], tokenizer, options.tokens)
         for name, some in rows.items()
     }
-    made, collate = _examples(tokens, cast("int", tokenizer.pad_token_id), chosen, sources)
+    made, collate = _examples(tokens, cast("int", tokenizer.pad_token_id), options, sources)
     return Workload(
         name="Reddit",
         train=made["train"],
         held_out=made["held_out"],
         owners=_owners(table, rows["train"], tokens["train"]),
-        build=partial(_build, chosen),
-        base_model_name=base_model_name(chosen.model, chosen.dtype),
+        build=partial(_build, options),
+        base_model_name=base_model_name(options.model, options.dtype),
         collate=collate,
         facts={
             "data": "Reddit",
-            "model": chosen.model,
-            "dtype": chosen.dtype,
-            "tokens": chosen.tokens,
-            "layers_without_adapter": chosen.frozen_layers,
-            "layers_computed_once": chosen.skipped,
+            "model": options.model,
+            "dtype": options.dtype,
+            "tokens": options.tokens,
+            "layers_without_adapter": options.frozen_layers,
+            "layers_computed_once": options.skipped,
             "score": "token accuracy",
             **{f"{name}_rows": len(some) for name, some in tokens.items()},
         },

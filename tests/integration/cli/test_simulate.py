@@ -13,8 +13,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.main import app
 from flasc_sim.settings import read_settings, read_table
+from tests.support.tiny_encoders import GPT2, save_encoder
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "simulations"
 
@@ -85,9 +87,98 @@ def test_a_run_is_made_once_and_compared(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "wild" / "seed6" / "failure.json").exists()
 
 
+TINY = """
+[workload]
+name = "newsgroups"
+model = "{model}"
+pooling = "last"
+dtype = "float32"
+tokens = 4
+frozen_layers = {frozen_layers}
+
+[partition]
+name = "uniform"
+clients = 3
+
+[adapter]
+rank = 2
+
+[training]
+learning_rate = 0.1
+
+[method]
+name = "flasc"
+download_density = 0.5
+upload_density = {density}
+
+[optimizer]
+name = "adamw"
+learning_rate = 0.01
+
+[policy]
+goal = 2
+
+[ending]
+rounds = 1
+"""
+
+
+def a_file(folder: Path, name: str, *, frozen_layers: int = 2, density: float = 0.5) -> str:
+    model = folder / "gpt2"
+    if not model.exists():
+        save_encoder(GPT2, model)
+        texts = ["1 2 3", "4 5 6 7 8", "9", "2 4 6"] * 8
+        labels = [row % 2 for row in range(32)]
+        split = ["train"] * 24 + ["test"] * 8
+        columns = {"text": texts, "label": labels, "split": split}
+        pq.write_table(pa.table(columns), folder / "corpus.parquet")
+    file = folder / f"{name}.toml"
+    file.write_text(TINY.format(model=model, frozen_layers=frozen_layers, density=density))
+    return str(file)
+
+
+def places(folder: Path) -> tuple[str, ...]:
+    return ("--data", str(folder / "corpus.parquet"), "--out", str(folder / "runs"))
+
+
+def test_a_run_that_can_not_be_made_keeps_no_other_from_being_made(tmp_path: Path) -> None:
+    # Only the model can tell that it has three layers.
+    files = (a_file(tmp_path, "deep", frozen_layers=3), a_file(tmp_path, "sound"))
+    result = CliRunner().invoke(app, ["simulate", *files, *places(tmp_path), "--json"])
+    assert isinstance(result.exception, CliError)
+    assert result.exception.exit_code is ExitCode.FAILED
+    assert result.exception.message.startswith("1 of 2 runs failed: deep, seed 0: of the model's 3")
+    assert [made["name"] for made in json.loads(result.stdout)] == ["sound"]
+    assert (tmp_path / "runs" / "sound" / "seed0" / "result.json").exists()
+
+
+def test_settings_of_all_runs_are_checked_before_the_first_begins(tmp_path: Path) -> None:
+    files = (
+        a_file(tmp_path, "sound"),
+        a_file(tmp_path, "dense", density=7),
+        a_file(tmp_path, "empty", density=0),
+    )
+    words = ["simulate", *files, *places(tmp_path), "--seed", "0", "--seed", "1"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, CliError)
+    assert result.exception.message.count("upload_density must be in") == 2
+    assert "dense.toml" in result.exception.message
+    assert "empty.toml" in result.exception.message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_runs_of_one_folder_are_refused_unless_they_are_the_same(tmp_path: Path) -> None:
+    one, other = a_file(tmp_path, "one"), a_file(tmp_path, "other", density=0.25)
+    words = ["simulate", one, other, *places(tmp_path), "--set", "name=same"]
+    result = CliRunner().invoke(app, words)
+    assert "another run is 'same' with seed 0 as well" in str(result.exception)
+    assert not (tmp_path / "runs").exists()
+    assert CliRunner().invoke(app, ["simulate", one, one, *places(tmp_path)]).exit_code == 0
+
+
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.stem)
 def test_examples_are_settings(file: Path) -> None:
-    assert read_settings(read_table(file), name=file.stem).workload_name
+    read_settings(read_table(file), name=file.stem).check()
 
 
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:

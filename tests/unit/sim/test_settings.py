@@ -90,12 +90,74 @@ def test_task_tables_make_the_configuration_that_a_service_would_run(tmp_path: P
         (TOML + "[evaluation]\nscores = 0\n", "scores and step are at least 1"),
         ("seed = -1\n" + TOML, "seed must be"),
         ("training = 3\n", "policy|workload.name"),
+        (TOML + "[adapter]\nrank = 0\n", "adapter.rank and adapter.alpha are at least 1"),
+        (TOML + "[adapter]\nalpha = 0\n", "adapter.rank and adapter.alpha are at least 1"),
+        (TOML + "[adapter]\ndropout = 1.0\n", r"adapter.dropout .* below 1, not 1\.0"),
+        (TOML + "[adapter]\ndropout = -0.1\n", "adapter.dropout is at least 0"),
+        (TOML + "[adapter]\ndropout = nan\n", "adapter.dropout is at least 0"),
+        (TOML + "[adapter]\ntarget_modules = []\n", "adapter.target_modules names"),
         ("[broken", "quarter.toml"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "a/../../x", "/etc", "..", ".", "a//b", "a/", "./a", "a\\\\b"]
+)
+def test_a_name_that_would_leave_the_folder_of_all_runs_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(SettingsError, match="name must be a folder's"):
+        read(tmp_path, f'name = "{name}"\n' + TOML)
+
+
+def test_a_name_may_be_of_several_folders(tmp_path: Path) -> None:
+    assert read(tmp_path, 'name = "debian/flasc-1.4"\n' + TOML).name == "debian/flasc-1.4"
+
+
+PRIVATE = (
+    'privacy={"mode":"FIXED_SIZE","population":%d,"clip_norm":0.1,"noise_multiplier":2.0,'
+    '"delta":1e-3,"epsilon":%s}'
+)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("method.download_densty=0.5", "download_densty"),
+        ("method.upload_density=0", "upload_density must be in"),
+        ('method={"name":"hetlora","rank":17}', "rank 17 is above the 16"),
+        ('method={"name":"ffa_lora"}', "set the base to initial"),
+        ('tiers=[{"name":"One","method":{"name":"head_only"}}]', "tier name"),
+        ("training.learning_rate=-1", "learning_rate must be positive"),
+        ("policy.goal=351", "policy.goal is 351, and there are 350 clients"),
+        ("ending.target_accuracy=0.9", "leave out ending.target_accuracy"),
+        (PRIVATE % (351, 500), "population must be at most the 350 clients"),
+        (PRIVATE % (350, 0.6), "100 rounds cost"),
+        ("workload.tokens=0", "workload.tokens is at least 1"),
+        ("workload.colour=1", "workload has no setting 'colour'"),
+        ("workload.name=weather", "workload 'weather' is unknown"),
+    ],
+)
+def test_what_no_data_or_model_could_mend_is_told_without_them(
+    tmp_path: Path, assignment: str, told: str
+) -> None:
+    read(tmp_path).check()
+    table = changed_table(read(tmp_path).table, [assignment, "policy.quorum=1"])
+    with pytest.raises(SettingsError, match=told):
+        read_settings(table, name="any").check()
+
+
+def test_what_only_data_and_model_can_tell_is_not_refused_without_them(tmp_path: Path) -> None:
+    owners = changed_table(read(tmp_path).table, ['partition={"name":"owners"}', "policy.goal=999"])
+    read_settings(owners, name="any").check()
+    sparse = [f"method.{way}load_density=1e-8" for way in ("down", "up")]
+    read_settings(changed_table(owners, sparse), name="any").check()
+    wide = changed_table(owners, ["adapter.rank=4096"])
+    read_settings(wide, name="any").check()
 
 
 @pytest.mark.parametrize(

@@ -391,7 +391,7 @@ def cohort_sizes(folder: RunFolder) -> list[int]:
     ("changes", "problem"),
     [
         (("privacy.epsilon=2.0",), "6 rounds cost"),
-        (("privacy.population=7",), "at most the 6 clients"),
+        (("privacy.population=7",), "population must be at most the 6 clients"),
         (CAPPED, "must be POISSON or FIXED_SIZE"),
     ],
 )
