@@ -1,8 +1,8 @@
-"""Reads that several routes share."""
+"""Reads that several routes share; each of a list takes as many statements as of one item."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 from uuid import UUID
@@ -15,7 +15,15 @@ from aggregator_service.domain.tasks import Task
 from aggregator_service.store.base import Transaction
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["describe_round", "find_round", "find_task", "page_of", "summarize_task"]
+__all__ = [
+    "describe_round",
+    "describe_rounds",
+    "find_round",
+    "find_task",
+    "page_of",
+    "summarize_task",
+    "summarize_tasks",
+]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -43,31 +51,49 @@ def find_round(tx: Transaction, round_id: UUID) -> Round:
 
 
 def summarize_task(tx: Transaction, task: Task) -> TaskSummary:
-    adapter = tx.adapters.latest(task.id)
-    return TaskSummary.of(
-        task,
-        latest_version=0 if adapter is None else adapter.version,
-        latest_round=tx.rounds.latest(task.id),
-    )
+    return summarize_tasks(tx, [task])[0]
+
+
+def summarize_tasks(tx: Transaction, tasks: Sequence[Task]) -> list[TaskSummary]:
+    task_ids = [task.id for task in tasks]
+    versions = tx.adapters.latest_versions(task_ids)
+    rounds = tx.rounds.latest_of(task_ids)
+    return [
+        TaskSummary.of(
+            task, latest_version=versions.get(task.id, 0), latest_round=rounds.get(task.id)
+        )
+        for task in tasks
+    ]
 
 
 def describe_round(tx: Transaction, shown: Round, dimension: int) -> RoundView:
-    return RoundView.of(
-        shown,
-        tx.assignments.figures(shown.id),
-        tx.rejections.by_reason(shown.id),
-        dimension,
-        tx.reservations.get(shown.id),
-    )
+    return describe_rounds(tx, [shown], dimension)[0]
+
+
+def describe_rounds(tx: Transaction, rounds: Sequence[Round], dimension: int) -> list[RoundView]:
+    """Of one task's rounds; `dimension` is its layout's."""
+    round_ids = [shown.id for shown in rounds]
+    figures = tx.assignments.figures(round_ids)
+    refused = tx.rejections.by_round(round_ids)
+    reservations = tx.reservations.of_rounds(round_ids)
+    return [
+        RoundView.of(
+            shown, figures[shown.id], refused[shown.id], dimension, reservations.get(shown.id)
+        )
+        for shown in rounds
+    ]
 
 
 def page_of(
-    found: Sequence[T], limit: int, show: Callable[[T], V], cursor: Callable[[T], object]
+    found: Sequence[T],
+    limit: int,
+    show: Callable[[Sequence[T]], Iterable[V]],
+    cursor: Callable[[T], object],
 ) -> Page[V]:
     """The first `limit` of up to limit + 1 items: one more than a page tells that there is more."""
     shown = found[:limit]
     more = len(found) > limit
     return Page(
-        items=[show(item) for item in shown],
+        items=list(show(shown)),
         next_cursor=str(cursor(shown[-1])) if more else None,
     )

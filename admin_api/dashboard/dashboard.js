@@ -17,7 +17,8 @@ const STATE_LOOKS = {
 };
 
 const byId = (id) => document.getElementById(id);
-const view = { tasks: [], task: null, rounds: new Map(), more: false };
+const NOTHING = { tasks: [], task: null, totals: null, rounds: new Map(), more: false };
+const view = { ...NOTHING };
 let session = null;
 
 class Unauthorized extends Error {}
@@ -47,9 +48,14 @@ async function loadTasks() {
   const changed = chosen?.id !== view.task?.id;
   view.task = chosen;
   drawTasks();
-  if (changed) await loadRounds();
-  else drawTask();
+  if (changed) return loadRounds();
+  const totals = chosen && (await readTotals(chosen));
+  if (view.task?.id !== chosen?.id) return;
+  view.totals = totals;
+  drawTask();
 }
+
+const readTotals = (task) => read(`/v1/tasks/${task.id}/totals`);
 
 function taskOf(hash) {
   try {
@@ -61,8 +67,11 @@ function taskOf(hash) {
 
 async function loadRounds() {
   const task = view.task;
-  const page = task && (await read(`/v1/tasks/${task.id}/rounds?limit=${PAGE}`));
+  const [page, totals] = task
+    ? await Promise.all([read(`/v1/tasks/${task.id}/rounds?limit=${PAGE}`), readTotals(task)])
+    : [null, null];
   if (view.task?.id !== task?.id) return;
+  view.totals = totals;
   view.rounds = new Map((page?.items ?? []).map((round) => [round.id, round]));
   view.more = Boolean(page?.next_cursor);
   drawTask();
@@ -216,8 +225,9 @@ function drawTasks() {
 
 function drawTask() {
   const task = view.task;
-  byId("task").hidden = !task;
-  if (!task) return;
+  // The rounds and totals of a task that was just chosen are still on their way.
+  byId("task").hidden = !task || !view.totals;
+  if (byId("task").hidden) return;
   const rounds = [...view.rounds.values()].sort((a, b) => b.number - a.number);
   byId("task-title").replaceChildren(`${task.name} `, badge(task.state));
   document.title = `${task.name} · FLASC`;
@@ -230,7 +240,7 @@ function drawTask() {
   drawBars(byId("bytes"), [...rounds].reverse().filter((round) => round.bytes.dense_float32.down).map(bar), {
     label: "Payload bytes of each round before dense float32", format: bytes,
   });
-  drawRefusals(rounds);
+  drawRefusals();
   byId("rounds").replaceChildren(...rounds.map(drawRound));
   byId("rounds-note").textContent = view.more ? `the last ${rounds.length}` : "";
 }
@@ -255,22 +265,20 @@ function evaluations(rounds) {
 
 function drawTiles(task, rounds, curve) {
   const [first, last] = [curve[0], curve.at(-1)];
-  const sum = (pick) => rounds.reduce((total, round) => total + pick(round), 0);
-  const sent = sum((round) => round.bytes.down + round.bytes.up);
-  const dense = sum((round) => denseOf(round.bytes, "float32"));
-  const half = sum((round) => denseOf(round.bytes, "bfloat16"));
-  const wasted = sum((round) => wastedOf(round.bytes));
+  const { bytes: moved, updates_accepted: updates } = view.totals;
+  const sent = moved.down + moved.up;
+  const [dense, half] = [denseOf(moved, "float32"), denseOf(moved, "bfloat16")];
   const points = curve.length > 1 ? 100 * (last.accuracy - first.accuracy) : null;
   const sign = points < 0 ? "−" : "+";
   const gain = points === null ? "" : `${sign}${Math.abs(points).toFixed(1)} points since v${first.version}`;
   const tiles = [
     ["Accuracy", percent(last?.accuracy), last ? gain || `version ${last.version}` : "no device has reported yet"],
     ["Loss", decimal(last?.loss), last ? `version ${last.version}, ${whole(last.total)} examples` : ""],
-    ["Versions", `${task.latest_version} of ${task.rounds_wanted}`, `${rounds.length}${view.more ? "+" : ""} rounds`],
+    ["Versions", `${task.latest_version} of ${task.rounds_wanted}`, `${task.latest_round?.number ?? 0} rounds`],
     ["Payload", bytes(sent), dense ? `instead of ${bytes(dense)} dense` : ""],
-    ["Wasted", bytes(wasted), "stragglers, refusals, repeats"],
+    ["Wasted", bytes(wastedOf(moved)), "stragglers, refusals, repeats"],
     ["Saving", factor(sent && dense / sent), sent ? `dense float32; ${factor(half / sent)} bfloat16` : "against dense float32"],
-    ["Updates", whole(sum((round) => round.devices.accepted)), `${whole(sum(refusedOf))} requests refused`],
+    ["Updates", whole(updates), `${whole(refusedOf(view.totals))} requests refused`],
   ];
   const reserved = rounds.filter((round) => round.privacy && round.state !== "ABORTED");
   if (reserved.length > 0) {
@@ -282,7 +290,7 @@ function drawTiles(task, rounds, curve) {
     el("div", {}, el("dt", {}, name), el("dd", {}, value, el("small", {}, note || "\u00a0")))));
 }
 
-const refusedOf = (round) => Object.values(round.refused).reduce((a, b) => a + b, 0);
+const refusedOf = ({ refused }) => Object.values(refused).reduce((a, b) => a + b, 0);
 
 function drawRound(round) {
   const { devices, bytes: moved } = round;
@@ -300,12 +308,8 @@ function drawRound(round) {
   return row;
 }
 
-function drawRefusals(rounds) {
-  const totals = new Map();
-  for (const round of rounds) {
-    for (const [reason, n] of Object.entries(round.refused)) totals.set(reason, (totals.get(reason) ?? 0) + n);
-  }
-  const ranked = [...totals].sort((a, b) => b[1] - a[1]);
+function drawRefusals() {
+  const ranked = Object.entries(view.totals.refused).sort((a, b) => b[1] - a[1]);
   const most = ranked[0]?.[1] ?? 1;
   byId("refusals").replaceChildren(...ranked.map(([reason, n]) =>
     el("li", {}, el("code", {}, reason), el("span", {}, whole(n)),
@@ -341,7 +345,7 @@ function leave(message = "") {
   session?.abort.abort();
   session = null;
   sessionStorage.removeItem(KEY);
-  Object.assign(view, { tasks: [], task: null, rounds: new Map(), more: false });
+  Object.assign(view, NOTHING, { rounds: new Map() });
   byId("key-problem").textContent = message;
   byId("key").value = "";
   show(false);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 
@@ -64,7 +65,8 @@ def list_adapters(
         owner = find_task(tx, task)
         found = tx.adapters.page(owner.id, limit=limit + 1, before_version=cursor)
         dimension = owner.config.layout.dim
-        return page_of(found, limit, lambda a: AdapterView.of(a, dimension), lambda a: a.version)
+        show = partial(map, lambda adapter: AdapterView.of(adapter, dimension))
+        return page_of(found, limit, show, lambda adapter: adapter.version)
 
     return services.store.read("list_adapters", body)
 

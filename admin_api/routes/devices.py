@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -52,7 +53,7 @@ def list_devices(
     found = services.store.read(
         "list_devices", lambda tx: tx.devices.page(limit=limit + 1, after=cursor)
     )
-    return page_of(found, limit, DeviceView.of, lambda device: device.id)
+    return page_of(found, limit, partial(map, DeviceView.of), lambda device: device.id)
 
 
 @router.get("/counts")

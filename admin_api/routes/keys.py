@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -39,7 +40,7 @@ def list_keys(
     found = services.store.read(
         "list_keys", lambda tx: tx.api_keys.page(limit=limit + 1, after=cursor)
     )
-    return page_of(found, limit, ApiKeyView.of, lambda key: key.id)
+    return page_of(found, limit, partial(map, ApiKeyView.of), lambda key: key.id)
 
 
 @router.post("/{key_id}/revoke", responses=refusals(Reason.KEY_UNKNOWN))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path
 
-from admin_api.lookup import describe_round, find_round, find_task, page_of
+from admin_api.lookup import (
+    describe_round,
+    describe_rounds,
+    find_round,
+    find_task,
+    page_of,
+)
 from admin_api.problems import refusals
 from admin_api.routes.tasks import TaskRef
 from admin_api.schemas.common import Page
@@ -16,13 +23,14 @@ from admin_api.services import Limit, NumberCursor, Services, ServicesDep, UuidC
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.retract_update import RetractUpdate
 from aggregator_service.store.base import Transaction
-from flasc_core.errors import Reason
+from flasc_core.errors import Reason, Refusal
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["rounds"])
 
 RoundId = Annotated[UUID, Path(examples=["7f8c1d52-3c1e-4a7b-9d5b-0e2f6a1c4b8d"])]
+RoundNumber = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[8])]
 DeviceId = Annotated[UUID, Path(examples=["0b54ad2e-6d6f-4f0c-8f0e-3a5d1c9b7e21"])]
 
 
@@ -36,9 +44,28 @@ def list_rounds(
         owner = find_task(tx, task)
         found = tx.rounds.page(owner.id, limit=limit + 1, before_number=cursor)
         dimension = owner.config.layout.dim
-        return page_of(found, limit, lambda r: describe_round(tx, r, dimension), lambda r: r.number)
+        show = partial(describe_rounds, tx, dimension=dimension)
+        return page_of(found, limit, show, lambda shown: shown.number)
 
     return services.store.read("list_rounds", body)
+
+
+@router.get(
+    "/tasks/{task}/rounds/{number}", responses=refusals(Reason.TASK_UNKNOWN, Reason.ROUND_UNKNOWN)
+)
+def get_numbered_round(services: ServicesDep, task: TaskRef, number: RoundNumber) -> RoundView:
+    """Show a task's round with its figures."""
+
+    def body(tx: Transaction) -> RoundView:
+        owner = find_task(tx, task)
+        shown = tx.rounds.numbered(owner.id, number)
+        if shown is None:
+            raise Refusal(
+                Reason.ROUND_UNKNOWN, f"task {owner.name} has no round {number}", number=number
+            )
+        return describe_round(tx, shown, owner.config.layout.dim)
+
+    return services.store.read("show_numbered_round", body)
 
 
 @router.get("/rounds/{round_id}", responses=refusals(Reason.ROUND_UNKNOWN))
@@ -56,7 +83,8 @@ def list_assignments(
     def body(tx: Transaction) -> Page[AssignmentView]:
         find_round(tx, round_id)
         found = tx.assignments.page(round_id, limit=limit + 1, after=cursor)
-        return page_of(found, limit, AssignmentView.of, lambda record: record.assignment.id)
+        show = partial(map, AssignmentView.of)
+        return page_of(found, limit, show, lambda record: record.assignment.id)
 
     return services.store.read("list_assignments", body)
 

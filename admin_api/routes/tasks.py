@@ -1,17 +1,17 @@
-"""Tasks: create, list, show, bytes, pause, resume, cancel."""
+"""Tasks: create, list, show, totals, pause, resume, cancel."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path
 
-from admin_api.lookup import find_task, page_of, summarize_task
+from admin_api.lookup import find_task, page_of, summarize_task, summarize_tasks
 from admin_api.problems import refusals
-from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Page
-from admin_api.schemas.tasks import TaskDetail, TaskSummary
+from admin_api.schemas.tasks import TaskDetail, TaskSummary, TaskTotals
 from admin_api.services import Limit, Services, ServicesDep, UuidCursor
 from admin_api.task_upload import REQUEST_BODY, TaskUpload, read_task_upload
 from aggregator_service.app.create_task import CreateTask
@@ -61,7 +61,7 @@ def list_tasks(
 
     def body(tx: Transaction) -> Page[TaskSummary]:
         found = tx.tasks.page(limit=limit + 1, after=cursor)
-        return page_of(found, limit, lambda task: summarize_task(tx, task), lambda task: task.id)
+        return page_of(found, limit, partial(summarize_tasks, tx), lambda task: task.id)
 
     return services.store.read("list_tasks", body)
 
@@ -72,16 +72,16 @@ def get_task(services: ServicesDep, task: TaskRef) -> TaskDetail:
     return _detail(services, task)
 
 
-@router.get("/{task}/bytes", responses=refusals(Reason.TASK_UNKNOWN))
-def get_task_bytes(services: ServicesDep, task: TaskRef) -> PayloadBytes:
-    """Add up the payload bytes of all rounds of a task."""
+@router.get("/{task}/totals", responses=refusals(Reason.TASK_UNKNOWN))
+def get_task_totals(services: ServicesDep, task: TaskRef) -> TaskTotals:
+    """Add up all rounds of a task."""
 
-    def body(tx: Transaction) -> PayloadBytes:
+    def body(tx: Transaction) -> TaskTotals:
         owner = find_task(tx, task)
         rounds = tx.assignments.bytes_by_download(owner.id)
-        return PayloadBytes.of(rounds, owner.config.layout.dim)
+        return TaskTotals.of(rounds, tx.rejections.of_task(owner.id), owner.config.layout.dim)
 
-    return services.store.read("task_bytes", body)
+    return services.store.read("task_totals", body)
 
 
 @router.post("/{task}/pause", responses=refusals(Reason.TASK_UNKNOWN, Reason.TASK_STATE))

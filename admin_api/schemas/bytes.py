@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field
 
 from admin_api.schemas.common import Output
-from aggregator_service.store.base import ByteFigures
+from aggregator_service.store.figures import ByteFigures
 
 __all__ = ["DenseBytes", "PayloadBytes"]
 

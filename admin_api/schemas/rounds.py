@@ -14,7 +14,8 @@ from admin_api.schemas.privacy import RoundPrivacyView
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.privacy import Reservation
 from aggregator_service.domain.rounds import AbortReason, DownloadFile, Round, RoundKind, RoundState
-from aggregator_service.store.base import AssignmentRecord, RoundFigures, TierFigures
+from aggregator_service.store.base import AssignmentRecord
+from aggregator_service.store.figures import RoundFigures, TierFigures
 from flasc_core.errors import Reason
 from flasc_core.layout import Role
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from pydantic import Field
 
+from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Digest, Id, Output, Time
 from admin_api.schemas.privacy import PrivacyView
 from admin_api.schemas.task_config import TaskConfigBody
 from aggregator_service.domain.privacy import Budget
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskState
+from aggregator_service.store.figures import ByteFigures
+from flasc_core.errors import Reason
 
-__all__ = ["TaskDetail", "TaskSummary"]
+__all__ = ["TaskDetail", "TaskSummary", "TaskTotals"]
 
 
 class LatestRound(Output):
@@ -70,4 +74,24 @@ class TaskDetail(TaskSummary):
             spec_sha256=task.spec_sha256.hex(),
             privacy=PrivacyView.of(task.config, budget),
             config=TaskConfigBody.of(task.config),
+        )
+
+
+class TaskTotals(Output):
+    """What all rounds of a task add up to."""
+
+    updates_accepted: int = Field(examples=[400])
+    refused: dict[Reason, int] = Field(
+        description="Refused requests by reason.", examples=[{"NON_FINITE": 1}]
+    )
+    bytes: PayloadBytes
+
+    @classmethod
+    def of(
+        cls, downloads: Sequence[ByteFigures], refused: Mapping[Reason, int], dimension: int
+    ) -> Self:
+        return cls(
+            updates_accepted=sum(one.updates_accepted for one in downloads),
+            refused=dict(refused),
+            bytes=PayloadBytes.of(downloads, dimension),
         )

@@ -22,7 +22,9 @@ def follow_up(tx: Transaction, task_id: UUID, ended: Round, now: datetime) -> No
     task = tx.tasks.get(task_id)
     if task is None or task.state.is_final:
         return
-    evaluation = tx.assignments.figures(ended.id).evaluation
+    evaluation = None
+    if task.config.ending.target_accuracy is not None:
+        evaluation = tx.assignments.evaluation(ended.id)
     reservation = tx.reservations.get(ended.id)
     following = following_round(
         task,

@@ -6,7 +6,7 @@ transaction it was called in; nobody commits by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, unique
@@ -20,16 +20,15 @@ from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.domain.updates import FoldProgress, Update
+from aggregator_service.store.figures import ByteFigures, RoundFigures
 from aggregator_service.store.reservations import Reservations
 from flasc_core.errors import Reason
-from flasc_core.layout import Role
 
 __all__ = [
     "Accumulators",
     "Adapters",
     "ApiKeys",
     "Assignments",
-    "ByteFigures",
     "DeviceCounts",
     "Devices",
     "Events",
@@ -37,12 +36,10 @@ __all__ = [
     "Lock",
     "LostRace",
     "Rejections",
-    "RoundFigures",
     "Rounds",
     "Store",
     "StoreUnavailable",
     "Tasks",
-    "TierFigures",
     "Transaction",
     "Updates",
 ]
@@ -64,53 +61,6 @@ class Lock(Enum):
     # Others may read and share; nobody may change the row until this transaction ends.
     SHARED = "SHARED"
     EXCLUSIVE = "EXCLUSIVE"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ByteFigures:
-    """A tier's payload bytes in a round: what was sent and received, whatever became of it.
-
-    One whole download of each assignment that is at work or came to a result, and one payload of
-    each accepted update, are what the round is made of. All beyond that is wasted: repeats,
-    refused uploads, and everything of stragglers and of updates that were retracted.
-    """
-
-    down: int
-    up: int
-    wasted_down: int
-    wasted_up: int
-    # What a device downloads, and how many updates counted: dense ones are reckoned from these.
-    download_size_bytes: int
-    updates_accepted: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TierFigures:
-    """What the assignments of a round's one tier add up to."""
-
-    assigned: int
-    bytes: ByteFigures
-    # As in RoundFigures.
-    evaluation: Evaluation | None
-    # How the values of its accepted updates divide.
-    values_by_role: Mapping[Role, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundFigures:
-    """What a round's assignments add up to."""
-
-    # How many assignments are in each state; absent states are 0.
-    assignments: Mapping[AssignmentState, int]
-    # Over accepted updates.
-    examples: int
-    steps: int
-    # Mean over devices, weighted by examples; None before the first update.
-    loss_mean: float | None
-    # Summed over every device that reported an evaluation; None before the first.
-    evaluation: Evaluation | None
-    # Of tiers with assignments, in order of name.
-    tiers: Mapping[str, TierFigures]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +96,13 @@ class Rounds(Protocol):
 
     def get(self, round_id: UUID, lock: Lock = Lock.NONE) -> Round | None: ...
 
+    def numbered(self, task_id: UUID, number: int) -> Round | None: ...
+
     def latest(self, task_id: UUID) -> Round | None:
         """The round with the highest number."""
+
+    def latest_of(self, task_ids: Collection[UUID]) -> Mapping[UUID, Round]:
+        """By task, the round with the highest number; tasks without rounds are absent."""
 
     def page(self, task_id: UUID, *, limit: int, before_number: int | None) -> Sequence[Round]:
         """Newest first."""
@@ -189,7 +144,11 @@ class Assignments(Protocol):
     def add_bytes(self, assignment_id: UUID, *, down: int = 0, up: int = 0) -> None:
         """Adds to the byte ledger; no revision is checked or raised."""
 
-    def figures(self, round_id: UUID) -> RoundFigures: ...
+    def evaluation(self, round_id: UUID) -> Evaluation | None:
+        """Summed over every device of the round that reported one; None before the first."""
+
+    def figures(self, round_ids: Collection[UUID]) -> Mapping[UUID, RoundFigures]:
+        """Of every one of these rounds, whether or not it has assignments."""
 
     def bytes_by_download(self, task_id: UUID) -> Sequence[ByteFigures]:
         """One for each tier of each round that has assignments, in no order."""
@@ -287,6 +246,9 @@ class Adapters(Protocol):
 
     def latest(self, task_id: UUID) -> Adapter | None: ...
 
+    def latest_versions(self, task_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        """By task; tasks without adapters are absent."""
+
     def page(self, task_id: UUID, *, limit: int, before_version: int | None) -> Sequence[Adapter]:
         """Newest first."""
 
@@ -336,7 +298,11 @@ class Rejections(Protocol):
     def count(self, reason: Reason, *, task_id: UUID | None, round_id: UUID | None) -> None:
         """Adds one."""
 
-    def by_reason(self, round_id: UUID) -> Mapping[Reason, int]: ...
+    def by_round(self, round_ids: Collection[UUID]) -> Mapping[UUID, Mapping[Reason, int]]:
+        """Of every one of these rounds; reasons that it has no refusals for are absent."""
+
+    def of_task(self, task_id: UUID) -> Mapping[Reason, int]:
+        """Over all rounds of a task."""
 
     def totals(self) -> Mapping[Reason, int]:
         """Over everything, refusals that name no round included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Protocol
 from uuid import UUID
 
@@ -15,6 +16,9 @@ class Reservations(Protocol):
         """Raises LostRace where the round has one."""
 
     def get(self, round_id: UUID) -> Reservation | None: ...
+
+    def of_rounds(self, round_ids: Collection[UUID]) -> Mapping[UUID, Reservation]:
+        """Rounds without a reservation are absent."""
 
     def fix_noise(self, round_id: UUID, seed: bytes) -> None:
         """Stores the seed of the round's noise; raises LostRace where there is one already."""

@@ -84,7 +84,7 @@ def show(
 ) -> None:
     """Show all figures of one round, and what became of each device in it."""
     with AdminApi(api, api_key) as client:
-        shown = _find(client, task, number)
+        shown = client.get(f"/v1/tasks/{task}/rounds/{number}")
         devices = list(client.list_all(f"/v1/rounds/{UUID(shown['id'])}/assignments"))
     if as_json:
         print_json({**shown, "assignments": devices})
@@ -111,7 +111,7 @@ def retract(
     The round goes on as if the device had not taken part. Repeating is harmless.
     """
     with AdminApi(api, api_key) as client:
-        round_id = UUID(_find(client, task, number)["id"])
+        round_id = UUID(client.get(f"/v1/tasks/{task}/rounds/{number}")["id"])
         path = f"/v1/rounds/{round_id}/updates/{device_id}/retract"
         shown = client.post(path, {"reason": reason})
     if as_json:
@@ -133,7 +133,7 @@ def abort(
 ) -> None:
     """End a round without a version; its updates are dropped, and the next round starts afresh."""
     with AdminApi(api, api_key) as client:
-        round_id = UUID(_find(client, task, number)["id"])
+        round_id = UUID(client.get(f"/v1/tasks/{task}/rounds/{number}")["id"])
         shown = client.post(f"/v1/rounds/{round_id}/abort")
     if as_json:
         print_json(shown)
@@ -181,15 +181,6 @@ def _shares(values: Record) -> str:
     if not in_all:
         return "-"
     return " / ".join(f"{100 * values.get(role, 0) / in_all:.0f} %" for role in _ROLES)
-
-
-def _find(client: AdminApi, task: str, number: int) -> Record:
-    from flasc_cli.errors import CliError
-
-    for shown in client.list_all(f"/v1/tasks/{task}/rounds"):
-        if shown["number"] == number:
-            return shown
-    raise CliError(f"task {task} has no round {number}; see `flasc round list {task}`")
 
 
 def _row(shown: Record) -> list[Json]:

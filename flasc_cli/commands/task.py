@@ -185,15 +185,18 @@ def show(
     api_key: ApiKeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a task with its payload bytes and its whole configuration."""
+    """Show a task with what its rounds add up to and its whole configuration."""
     with AdminApi(api, api_key) as client:
         detail = client.get(f"/v1/tasks/{task}")
-        payload = client.get(f"/v1/tasks/{task}/bytes")
+        totals = client.get(f"/v1/tasks/{task}/totals")
     if as_json:
-        print_json({**detail, "bytes": payload})
+        print_json({**detail, **totals})
         return
     _print_detail(detail, as_json=False)
-    print_fields(payload_fields(payload))
+    print_fields(
+        {"updates accepted": totals["updates_accepted"], "requests refused": totals["refused"]}
+    )
+    print_fields(payload_fields(totals["bytes"]))
 
 
 @app.command()

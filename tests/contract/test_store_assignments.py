@@ -26,6 +26,7 @@ from tests.builders import (
     some_training,
     stored,
 )
+from tests.support.seen import figures_of
 
 TRAINING, ACCEPTED = AssignmentState.TRAINING, AssignmentState.ACCEPTED
 EXPIRED = AssignmentState.EXPIRED
@@ -248,7 +249,7 @@ def test_assignments_are_paged_in_order_of_identifier(store: Store) -> None:
 def test_figures_of_a_round_that_nobody_joined_are_zero(store: Store) -> None:
     current = a_stored_round(store)
 
-    figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
+    figures = figures_of(store, current)
 
     assert dict(figures.assignments) == dict.fromkeys(AssignmentState, 0)
     assert not figures.tiers
@@ -282,7 +283,7 @@ def test_figures_weigh_losses_by_examples_and_count_accepted_updates_only(store:
     )
     a_stored_assignment(store, current)
 
-    figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
+    figures = figures_of(store, current)
 
     counted = {state: number for state, number in figures.assignments.items() if number}
     assert counted == {ACCEPTED: 2, AssignmentState.FAILED: 1, TRAINING: 1}
@@ -296,7 +297,7 @@ def test_no_examples_have_no_mean_loss(store: Store) -> None:
     current = a_stored_round(store)
     a_stored_assignment(store, current, state=ACCEPTED, training_metrics=some_training(examples=0))
 
-    figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
+    figures = figures_of(store, current)
 
     assert figures.loss_mean is None
 
@@ -322,7 +323,7 @@ def test_bytes_are_wasted_beyond_one_download_and_one_payload_of_what_came_of_th
             expected[assignment.id] = (down - used, 3 if state is ACCEPTED else 10)
 
     assert wasted(store, current) == expected
-    figures = store.read("figures", lambda tx: tx.assignments.figures(current.id))
+    figures = figures_of(store, current)
     total = figures.tiers[""].bytes
     assert (total.wasted_down, total.wasted_up) == (
         sum(down for down, _ in expected.values()),
@@ -360,5 +361,23 @@ def test_a_task_s_bytes_come_by_round(store: Store) -> None:
     found = store.read("bytes", lambda tx: tx.assignments.bytes_by_download(task.id))
 
     assert sorted((one.down, one.up) for one in found) == [(2, 20), (4, 40)]
-    own = store.read("figures", lambda tx: tx.assignments.figures(rounds[1].id))
+    own = figures_of(store, rounds[1])
     assert own.tiers[""].bytes in found
+
+
+def test_figures_of_several_rounds_are_those_of_each(store: Store) -> None:
+    task = a_task()
+    stored(store, task)
+    rounds = [a_stored_round(store, task, number=number) for number in (1, 2, 3)]
+    for correct, current in enumerate(rounds[:2], start=1):
+        counts = some_counts(correct=correct, total=10)
+        a_stored_assignment(store, current, state=ACCEPTED, evaluation=counts)
+        a_stored_assignment(store, current, tier="phone")
+
+    together = store.read("figures", lambda tx: tx.assignments.figures([one.id for one in rounds]))
+
+    assert together == {one.id: figures_of(store, one) for one in rounds}
+    assert len(set(map(repr, together.values()))) == 3
+    for one in rounds:
+        found = store.read("evaluation", lambda tx, one=one: tx.assignments.evaluation(one.id))  # type: ignore[misc]
+        assert found == together[one.id].evaluation

@@ -384,3 +384,6 @@ def test_adapters_are_paged_newest_first(store: Store) -> None:
     assert page(9, 0) == []
     assert store.read("latest", lambda tx: tx.adapters.latest(task.id)) == adapters[3]
     assert store.read("latest", lambda tx: tx.adapters.latest(uuid4())) is None
+    asked = [task.id, other.id, uuid4()]
+    versions = store.read("latest", lambda tx: tx.adapters.latest_versions(asked))
+    assert versions == {task.id: 3, other.id: 0}

@@ -138,17 +138,38 @@ def test_refusals_are_counted_by_reason_and_round(store: Store) -> None:
 
     store.run("count", body)
 
-    by_reason = store.read("count", lambda tx: dict(tx.rejections.by_reason(first)))
+    nowhere = uuid4()
+    by_round = store.read("count", lambda tx: tx.rejections.by_round([first, second, nowhere]))
     totals = store.read("count", lambda tx: dict(tx.rejections.totals()))
 
-    assert by_reason == {Reason.NON_FINITE: 2, Reason.K_BUDGET: 1}
+    assert by_round == {
+        first: {Reason.NON_FINITE: 2, Reason.K_BUDGET: 1},
+        second: {Reason.NON_FINITE: 1},
+        nowhere: {},
+    }
     assert totals == {
         Reason.NON_FINITE: 3,
         Reason.K_BUDGET: 1,
         Reason.CREDENTIAL_INVALID: 1,
         Reason.TASK_STATE: 1,
     }
-    assert store.read("count", lambda tx: dict(tx.rejections.by_reason(uuid4()))) == {}
+
+
+def test_a_task_s_refusals_are_those_of_its_rounds(store: Store) -> None:
+    task, other = a_task(), a_task()
+    rounds = [a_round(task, state=RoundState.COLLECTING, number=number) for number in (1, 2)]
+    stored(store, task, other, *rounds)
+
+    def body(tx: Transaction) -> None:
+        for current in rounds:
+            tx.rejections.count(Reason.K_BUDGET, task_id=task.id, round_id=current.id)
+        tx.rejections.count(Reason.NON_FINITE, task_id=task.id, round_id=uuid4())
+        tx.rejections.count(Reason.TASK_STATE, task_id=None, round_id=None)
+
+    store.run("count", body)
+
+    assert store.read("sum", lambda tx: tx.rejections.of_task(task.id)) == {Reason.K_BUDGET: 2}
+    assert store.read("sum", lambda tx: tx.rejections.of_task(other.id)) == {}
 
 
 def test_every_refusal_counts_however_the_counters_are_spread(store: Store) -> None:

@@ -48,6 +48,21 @@ def test_a_reservation_is_read_back_as_it_was(store: Store, draw: Any) -> None:
     assert reservation_of(store, a_round(task, state=RoundState.PENDING)) is None
 
 
+def test_the_reservations_of_several_rounds_come_together(store: Store) -> None:
+    task = a_task()
+    stored(store, task)
+    first, second, _ = (
+        a_reserved_round(store, task, n, RoundState.COLLECTING) for n in range(1, 4)
+    )
+    without = a_round(task, state=RoundState.PENDING, number=4)
+    stored(store, without)
+
+    asked = [first.id, second.id, without.id]
+    found = store.read("get", lambda tx: tx.reservations.of_rounds(asked))
+
+    assert found == {one.id: reservation_of(store, one) for one in (first, second)}
+
+
 def test_a_round_reserves_once(store: Store) -> None:
     task = a_task()
     stored(store, task)

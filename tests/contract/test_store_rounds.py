@@ -82,6 +82,31 @@ def test_rounds_are_paged_newest_first(store: Store) -> None:
     assert store.read("latest", lambda tx: tx.rounds.latest(uuid4())) is None
 
 
+def test_a_round_is_found_by_its_number(store: Store) -> None:
+    task, other = a_task(), a_task()
+    rounds = {n: a_round(task, state=RoundState.PENDING, number=n) for n in (1, 2)}
+    stored(store, task, other, *rounds.values(), a_round(other, state=RoundState.PENDING, number=3))
+
+    found = store.read("get", lambda tx: [tx.rounds.numbered(task.id, n) for n in (1, 2, 3)])
+
+    assert found == [rounds[1], rounds[2], None]
+
+
+def test_the_latest_rounds_of_several_tasks_come_together(store: Store) -> None:
+    task, other, without, unasked = (a_task() for _ in range(4))
+    rounds = [a_round(task, state=RoundState.PENDING, number=number) for number in (1, 3, 2)]
+    third = rounds[1]
+    first = a_round(other, state=RoundState.PENDING, number=1)
+    stored(store, task, other, without, unasked, *rounds, first)
+    stored(store, a_round(unasked, state=RoundState.PENDING, number=9))
+
+    asked = [task.id, other.id, without.id]
+    latest = store.read("latest", lambda tx: tx.rounds.latest_of(asked))
+
+    assert latest == {task.id: third, other.id: first}
+    assert store.read("latest", lambda tx: tx.rounds.latest_of([])) == {}
+
+
 def test_every_change_of_a_round_is_kept(store: Store) -> None:
     task = a_task()
     current = a_round(task, state=RoundState.COLLECTING)

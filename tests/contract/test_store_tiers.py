@@ -10,6 +10,7 @@ from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.store.base import Store
 from flasc_core.layout import Role
 from tests.builders import NOW, a_device, a_round, a_task, an_assignment, an_update, stored
+from tests.support.seen import figures_of
 
 ACCEPTED = AssignmentState.ACCEPTED
 
@@ -77,7 +78,7 @@ def test_values_are_summed_by_role_and_tier(store: Store) -> None:
         part = an_assignment(current, device, state=ACCEPTED, tier=tier, values_by_role=values)
         stored(store, part)
 
-    tiers = store.read("figures", lambda tx: tx.assignments.figures(current.id)).tiers
+    tiers = figures_of(store, current).tiers
 
     assert tiers[""].values_by_role == {Role.LORA_A: 2**40, Role.LORA_B: 0, Role.HEAD: 0}
     assert tiers["phone"].values_by_role == {Role.LORA_A: 0, Role.LORA_B: 7, Role.HEAD: 1}

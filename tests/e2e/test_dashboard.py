@@ -122,6 +122,25 @@ def test_the_page_shows_tasks_rounds_curves_bytes_and_refusals(entered: Page) ->
     expect(entered.locator("#devices")).to_contain_text("4 devices")
 
 
+def test_totals_are_of_all_rounds_however_few_are_listed(page: Page, key: str) -> None:
+    page.route(
+        "**/rounds?limit=200",
+        lambda route: route.continue_(url=route.request.url.replace("limit=200", "limit=2")),
+    )
+    page.get_by_label("Key").fill(key)
+    page.get_by_role("button", name="Open").click()
+    expect(page.locator("#rounds tr")).to_have_count(2, timeout=60_000)
+
+    expect(page.locator("#rounds-note")).to_have_text("the last 2")
+    tiles = page.locator("#tiles")
+    expect(tiles).to_contain_text("5 rounds")
+    expect(tiles).to_contain_text("instead of 5.3 kB dense")
+    expect(tiles).to_contain_text("Updates15")
+    # The one refusal was in the second round.
+    expect(tiles).to_contain_text("1 requests refused")
+    expect(page.locator("#refusals li")).to_have_text(["NON_FINITE1"])
+
+
 def test_a_private_task_shows_what_it_has_reserved(
     page: Page, key: str, history: History, sqlite_store: Store
 ) -> None:

@@ -12,7 +12,8 @@ from aggregator_service.domain.credentials import SecretKind, claimed_id
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.domain.updates import Update
-from aggregator_service.store.base import AssignmentRecord, RoundFigures, Store, Transaction
+from aggregator_service.store.base import AssignmentRecord, Store, Transaction
+from aggregator_service.store.figures import RoundFigures
 from flasc_core.errors import Reason
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.support.device import SyntheticDevice
@@ -35,7 +36,7 @@ def rounds_of(store: Store, task: Task) -> list[Round]:
 
 
 def figures_of(store: Store, current: Round) -> RoundFigures:
-    return store.read("seen", lambda tx: tx.assignments.figures(current.id))
+    return store.read("seen", lambda tx: tx.assignments.figures([current.id])[current.id])
 
 
 def assignment_of(store: Store, given: pb.Assignment) -> Assignment:
@@ -60,7 +61,7 @@ def updates_of(store: Store, current: Round) -> list[Update]:
 
 
 def rejections_of(store: Store, current: Round) -> Mapping[Reason, int]:
-    return store.read("seen", lambda tx: dict(tx.rejections.by_reason(current.id)))
+    return store.read("seen", lambda tx: tx.rejections.by_round([current.id])[current.id])
 
 
 def all_rejections(store: Store) -> Mapping[Reason, int]:

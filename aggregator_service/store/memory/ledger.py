@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -175,6 +175,10 @@ class MemoryAdapters:
     def latest(self, task_id: UUID) -> Adapter | None:
         newest = self.page(task_id, limit=1, before_version=None)
         return newest[0] if newest else None
+
+    def latest_versions(self, task_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        found = {task_id: self.latest(task_id) for task_id in task_ids}
+        return {task_id: newest.version for task_id, newest in found.items() if newest is not None}
 
     def page(self, task_id: UUID, *, limit: int, before_version: int | None) -> Sequence[Adapter]:
         before = math.inf if before_version is None else before_version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -95,8 +95,12 @@ class MemoryRejections:
     def count(self, reason: Reason, *, task_id: UUID | None, round_id: UUID | None) -> None:
         self.tables.rejections[reason, task_id, round_id] += 1
 
-    def by_reason(self, round_id: UUID) -> Mapping[Reason, int]:
-        return self._summed(lambda counted: counted == round_id)
+    def by_round(self, round_ids: Collection[UUID]) -> Mapping[UUID, Mapping[Reason, int]]:
+        return {round_id: self._summed({round_id}.__contains__) for round_id in round_ids}
+
+    def of_task(self, task_id: UUID) -> Mapping[Reason, int]:
+        rounds = self.tables.rounds.values()
+        return self._summed({one.id for one in rounds if one.task_id == task_id}.__contains__)
 
     def totals(self) -> Mapping[Reason, int]:
         return self._summed(lambda _: True)

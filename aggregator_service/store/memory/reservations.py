@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -26,6 +27,10 @@ class MemoryReservations:
 
     def get(self, round_id: UUID) -> Reservation | None:
         return self.tables.reservations.get(round_id)
+
+    def of_rounds(self, round_ids: Collection[UUID]) -> Mapping[UUID, Reservation]:
+        known = self.tables.reservations
+        return {round_id: known[round_id] for round_id in round_ids if round_id in known}
 
     def fix_noise(self, round_id: UUID, seed: bytes) -> None:
         known = self.get(round_id)

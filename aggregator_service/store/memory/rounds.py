@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -12,14 +12,8 @@ from uuid import UUID
 from aggregator_service.domain.assignments import Assignment, AssignmentState, Evaluation
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskState
-from aggregator_service.store.base import (
-    AssignmentRecord,
-    ByteFigures,
-    Lock,
-    LostRace,
-    RoundFigures,
-    TierFigures,
-)
+from aggregator_service.store.base import AssignmentRecord, Lock, LostRace
+from aggregator_service.store.figures import ByteFigures, RoundFigures, TierFigures
 from aggregator_service.store.memory.tables import Bytes, Tables, require
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import Role
@@ -81,8 +75,15 @@ class MemoryRounds:
         del lock
         return self.tables.rounds.get(round_id)
 
+    def numbered(self, task_id: UUID, number: int) -> Round | None:
+        return next((one for one in self._of_task(task_id) if one.number == number), None)
+
     def latest(self, task_id: UUID) -> Round | None:
         return max(self._of_task(task_id), key=_number, default=None)
+
+    def latest_of(self, task_ids: Collection[UUID]) -> Mapping[UUID, Round]:
+        found = {task_id: self.latest(task_id) for task_id in task_ids}
+        return {task_id: newest for task_id, newest in found.items() if newest is not None}
 
     def page(self, task_id: UUID, *, limit: int, before_number: int | None) -> Sequence[Round]:
         before = math.inf if before_number is None else before_number
@@ -188,7 +189,13 @@ class MemoryAssignments:
         if known is not None:
             self.tables.bytes_of[assignment_id] = Bytes(down=known.down + down, up=known.up + up)
 
-    def figures(self, round_id: UUID) -> RoundFigures:
+    def evaluation(self, round_id: UUID) -> Evaluation | None:
+        return _summed([one.evaluation for one in self._of_round(round_id) if one.evaluation])
+
+    def figures(self, round_ids: Collection[UUID]) -> Mapping[UUID, RoundFigures]:
+        return {round_id: self._figures(round_id) for round_id in round_ids}
+
+    def _figures(self, round_id: UUID) -> RoundFigures:
         assignments = self._of_round(round_id)
         states = Counter(one.state for one in assignments)
         trained = [
@@ -203,7 +210,7 @@ class MemoryAssignments:
             examples=examples,
             steps=sum(one.steps for one in trained),
             loss_mean=weighted_loss / examples if examples else None,
-            evaluation=_summed([one.evaluation for one in assignments if one.evaluation]),
+            evaluation=self.evaluation(round_id),
             tiers={
                 tier: self._tier([one for one in assignments if one.tier == tier])
                 for tier in sorted({one.tier for one in assignments})

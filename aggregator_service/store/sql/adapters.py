@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.store.base import LostRace
@@ -33,6 +33,14 @@ class SqlAdapters:
     def latest(self, task_id: UUID) -> Adapter | None:
         newest = self.page(task_id, limit=1, before_version=None)
         return newest[0] if newest else None
+
+    def latest_versions(self, task_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        query = (
+            select(adapters.c.task_id, func.max(adapters.c.version).label("version"))
+            .where(adapters.c.task_id.in_(task_ids))
+            .group_by(adapters.c.task_id)
+        )
+        return {row.task_id: row.version for row in self.connection.execute(query)}
 
     def page(self, task_id: UUID, *, limit: int, before_version: int | None) -> Sequence[Adapter]:
         query = select(adapters).where(adapters.c.task_id == task_id)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -19,13 +20,8 @@ from aggregator_service.domain.assignments import (
     TrainingMetrics,
 )
 from aggregator_service.domain.rounds import RoundState
-from aggregator_service.store.base import (
-    AssignmentRecord,
-    ByteFigures,
-    LostRace,
-    RoundFigures,
-    TierFigures,
-)
+from aggregator_service.store.base import AssignmentRecord, LostRace
+from aggregator_service.store.figures import ByteFigures, RoundFigures, TierFigures
 from aggregator_service.store.sql.statements import insert_if_absent
 from aggregator_service.store.sql.tables import assignments, rounds, updates
 from flasc_core.layout import Role
@@ -109,27 +105,33 @@ class SqlAssignments:
             )
         )
 
-    def figures(self, round_id: UUID) -> RoundFigures:
-        in_round = assignments.c.round_id == round_id
-        states = self.connection.execute(
-            select(assignments.c.state, func.count().label("number"))
-            .where(in_round)
-            .group_by(assignments.c.state)
+    def evaluation(self, round_id: UUID) -> Evaluation | None:
+        query = select(*_EVALUATED).where(assignments.c.round_id == round_id)
+        return _summed_evaluation(self.connection.execute(query).one())
+
+    def figures(self, round_ids: Collection[UUID]) -> Mapping[UUID, RoundFigures]:
+        numbers = self._by_round(_STATES.group_by(assignments.c.state), round_ids)
+        sums = self._by_round(_SUMS, round_ids)
+        by_tier = _TIERS.group_by(assignments.c.tier).order_by(assignments.c.tier)
+        tiers = self._by_round(by_tier, round_ids)
+        return {
+            round_id: _figures_from_rows(numbers[round_id], sums[round_id], tiers[round_id])
+            for round_id in round_ids
+        }
+
+    def _by_round(
+        self, query: Select[Any], round_ids: Collection[UUID]
+    ) -> defaultdict[UUID, list[Row[Any]]]:
+        """The rows of a sum for every one of these rounds, in one statement."""
+        of_rounds = (
+            query.add_columns(assignments.c.round_id)
+            .where(assignments.c.round_id.in_(round_ids))
+            .group_by(assignments.c.round_id)
         )
-        numbers = {AssignmentState(row.state): int(row.number) for row in states}
-        sums = self.connection.execute(_SUMS.where(in_round)).one()
-        by_tier = self.connection.execute(
-            _TIERS.where(in_round).group_by(assignments.c.tier).order_by(assignments.c.tier)
-        )
-        examples = int(sums.examples)
-        return RoundFigures(
-            assignments={state: numbers.get(state, 0) for state in AssignmentState},
-            examples=examples,
-            steps=int(sums.steps),
-            loss_mean=float(sums.weighted_loss) / examples if examples else None,
-            evaluation=_summed_evaluation(sums),
-            tiers={row.tier: _tier_from_row(row) for row in by_tier},
-        )
+        found: defaultdict[UUID, list[Row[Any]]] = defaultdict(list)
+        for row in self.connection.execute(of_rounds):
+            found[row.round_id].append(row)
+        return found
 
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         query = (
@@ -169,6 +171,7 @@ _EVALUATED = (
     func.sum(assignments.c.evaluation_total).label("total"),
     func.sum(assignments.c.evaluation_loss_sum).label("loss_sum"),
 )
+_STATES = select(assignments.c.state, func.count().label("number"))
 _SUMS = select(
     func.coalesce(func.sum(case((_accepted, assignments.c.examples))), 0).label("examples"),
     func.coalesce(func.sum(case((_accepted, assignments.c.steps))), 0).label("steps"),
@@ -206,6 +209,23 @@ _TIERS = _BYTES.add_columns(
     *_EVALUATED,
     *(func.sum(assignments.c[name]).label(name) for name in _VALUES.values()),
 )
+
+
+def _figures_from_rows(
+    numbers: Sequence[Row[Any]], sums: Sequence[Row[Any]], tiers: Sequence[Row[Any]]
+) -> RoundFigures:
+    """`sums` has one row, or none where the round has no assignments."""
+    by_state = {AssignmentState(row.state): int(row.number) for row in numbers}
+    examples = sum(int(row.examples) for row in sums)
+    weighted_loss = sum(float(row.weighted_loss) for row in sums)
+    return RoundFigures(
+        assignments={state: by_state.get(state, 0) for state in AssignmentState},
+        examples=examples,
+        steps=sum(int(row.steps) for row in sums),
+        loss_mean=weighted_loss / examples if examples else None,
+        evaluation=_summed_evaluation(sums[0]) if sums else None,
+        tiers={row.tier: _tier_from_row(row) for row in tiers},
+    )
 
 
 def _tier_from_row(row: Row[Any]) -> TierFigures:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from aggregator_service.store.sql.statements import add_to_counter
-from aggregator_service.store.sql.tables import rejections
+from aggregator_service.store.sql.tables import rejections, rounds
 from flasc_core.errors import Reason
 
 __all__ = ["SqlRejections"]
@@ -35,12 +35,26 @@ class SqlRejections:
         }
         add_to_counter(self.connection, rejections, key, "refused")
 
-    def by_reason(self, round_id: UUID) -> Mapping[Reason, int]:
-        query = _TOTALS.where(rejections.c.round_id == round_id)
-        return {Reason(row.reason): int(row.total) for row in self.connection.execute(query)}
+    def by_round(self, round_ids: Collection[UUID]) -> Mapping[UUID, Mapping[Reason, int]]:
+        query = (
+            _TOTALS.add_columns(rejections.c.round_id)
+            .where(rejections.c.round_id.in_(round_ids))
+            .group_by(rejections.c.round_id)
+        )
+        found: dict[UUID, dict[Reason, int]] = {round_id: {} for round_id in round_ids}
+        for row in self.connection.execute(query):
+            found[row.round_id][Reason(row.reason)] = int(row.total)
+        return found
+
+    def of_task(self, task_id: UUID) -> Mapping[Reason, int]:
+        joined = rejections.join(rounds, rounds.c.id == rejections.c.round_id)
+        return self._sum(_TOTALS.select_from(joined).where(rounds.c.task_id == task_id))
 
     def totals(self) -> Mapping[Reason, int]:
-        return {Reason(row.reason): int(row.total) for row in self.connection.execute(_TOTALS)}
+        return self._sum(_TOTALS)
+
+    def _sum(self, query: Select[Any]) -> Mapping[Reason, int]:
+        return {Reason(row.reason): int(row.total) for row in self.connection.execute(query)}
 
 
 _TOTALS: Final = select(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -42,6 +43,10 @@ class SqlReservations:
         query = select(reservations).where(reservations.c.round_id == round_id)
         row = self.connection.execute(query).first()
         return None if row is None else _from_row(row)
+
+    def of_rounds(self, round_ids: Collection[UUID]) -> Mapping[UUID, Reservation]:
+        query = select(reservations).where(reservations.c.round_id.in_(round_ids))
+        return {row.round_id: _from_row(row) for row in self.connection.execute(query)}
 
     def fix_noise(self, round_id: UUID, seed: bytes) -> None:
         query = update(reservations).where(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from aggregator_service.domain.rounds import (
     AbortReason,
@@ -46,9 +46,26 @@ class SqlRounds:
         row = self.connection.execute(query).first()
         return None if row is None else _from_row(row)
 
+    def numbered(self, task_id: UUID, number: int) -> Round | None:
+        query = select(rounds).where(rounds.c.task_id == task_id, rounds.c.number == number)
+        row = self.connection.execute(query).first()
+        return None if row is None else _from_row(row)
+
     def latest(self, task_id: UUID) -> Round | None:
         newest = self.page(task_id, limit=1, before_number=None)
         return newest[0] if newest else None
+
+    def latest_of(self, task_ids: Collection[UUID]) -> Mapping[UUID, Round]:
+        newest = (
+            select(rounds.c.task_id, func.max(rounds.c.number).label("number"))
+            .where(rounds.c.task_id.in_(task_ids))
+            .group_by(rounds.c.task_id)
+            .subquery()
+        )
+        query = select(rounds).join(
+            newest, (rounds.c.task_id == newest.c.task_id) & (rounds.c.number == newest.c.number)
+        )
+        return {row.task_id: _from_row(row) for row in self.connection.execute(query)}
 
     def page(self, task_id: UUID, *, limit: int, before_number: int | None) -> Sequence[Round]:
         query = select(rounds).where(rounds.c.task_id == task_id)

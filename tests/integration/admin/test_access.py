@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from aggregator_service.store.base import StoreUnavailable
 from tests.builders import NOW
-from tests.support.history import a_history
+from tests.support.faults import Trap, TrappedStore
 from tests.support.operator import Operator
 
 OPEN = {"/", "/charts.js", "/dashboard.css", "/dashboard.js", "/icon.svg", "/healthz", "/readyz"}
@@ -153,17 +153,14 @@ def test_a_database_that_fails_is_unavailable_before_and_after_the_key_is_checke
         assert "gone" not in answer.text
 
 
-def test_an_unexpected_failure_tells_an_incident_and_nothing_else(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> object:
+def test_an_unexpected_failure_tells_an_incident_and_nothing_else(operator: Operator) -> None:
+    def fail() -> None:
         raise RuntimeError("the secret is 42")
 
-    a_history(operator.store, operator.blobs)
-    monkeypatch.setattr("admin_api.routes.tasks.summarize_task", fail)
+    trapped = TrappedStore(operator.store, Trap(at="list_tasks", action=fail))
 
     with capture_logs() as logs:
-        answer = operator.get("/v1/tasks")
+        answer = Operator(trapped, operator.blobs).get("/v1/tasks")
 
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

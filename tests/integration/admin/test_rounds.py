@@ -9,6 +9,8 @@ import pytest
 
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.rounds import RoundKind, RoundState
+from aggregator_service.store.base import Store
+from aggregator_service.store.memory import MemoryBlobs
 from flasc_core.errors import Reason
 from tests.builders import (
     a_device,
@@ -21,6 +23,8 @@ from tests.builders import (
 )
 from tests.support.history import History, a_history
 from tests.support.operator import Operator
+from tests.support.seen import figures_of, rejections_of
+from tests.support.statements import counted_statements
 
 
 @pytest.fixture
@@ -31,13 +35,8 @@ def history(operator: Operator) -> History:
 def test_a_round_shows_the_figures_of_the_database(operator: Operator, history: History) -> None:
     for known in history.rounds:
         shown = operator.get(f"/v1/rounds/{known.id}").json()
-        figures, refused = operator.store.read(
-            "figures",
-            lambda tx, known=known: (  # type: ignore[misc]
-                tx.assignments.figures(known.id),
-                tx.rejections.by_reason(known.id),
-            ),
-        )
+        figures = figures_of(operator.store, known)
+        refused = rejections_of(operator.store, known)
 
         assert shown["devices"]["by_state"] == {
             state.value: count for state, count in figures.assignments.items()
@@ -49,6 +48,7 @@ def test_a_round_shows_the_figures_of_the_database(operator: Operator, history: 
             "steps": figures.steps,
             "loss_mean": pytest.approx(figures.loss_mean),
         }
+        assert figures.evaluation is not None
         assert shown["evaluation"]["correct"] == figures.evaluation.correct
         assert shown["evaluation"]["total"] == figures.evaluation.total
         assert shown["refused"] == {reason.value: count for reason, count in refused.items()}
@@ -95,19 +95,50 @@ def test_a_round_adds_up_its_devices_bytes_and_scores(operator: Operator, histor
     assert second["manifest_sha256"] == history.rounds[1].manifest_sha256.hex()  # type: ignore[union-attr]
 
 
-def test_a_task_adds_up_the_bytes_of_its_rounds(operator: Operator, history: History) -> None:
+def test_a_task_s_totals_are_those_of_its_rounds(operator: Operator, history: History) -> None:
     a_history(operator.store, operator.blobs, name="another", update_bytes=1_000)
-    rounds = [operator.get(f"/v1/rounds/{one.id}").json()["bytes"] for one in history.rounds]
+    shown = [operator.get(f"/v1/rounds/{one.id}").json() for one in history.rounds]
+    rounds = [one["bytes"] for one in shown]
 
-    total = operator.get(f"/v1/tasks/{history.task.name}/bytes").json()
+    totals = operator.get(f"/v1/tasks/{history.task.name}/totals").json()
 
+    assert totals["updates_accepted"] == sum(one["devices"]["accepted"] for one in shown) == 15
+    assert totals["refused"] == {"NON_FINITE": 1}
+    total = totals["bytes"]
     for name in ("down", "up", "wasted_down", "wasted_up"):
         assert total[name] == sum(one[name] for one in rounds) == 5 * rounds[0][name]
     for dense in ("dense_float32", "dense_bfloat16"):
         assert total[dense]["down"] == sum(one[dense]["down"] for one in rounds)
         assert total[dense]["up"] == sum(one[dense]["up"] for one in rounds)
         assert total[dense]["saving_factor"] == pytest.approx(rounds[0][dense]["saving_factor"])
-    assert operator.get("/v1/tasks/nowhere/bytes").status_code == 404
+    assert operator.get("/v1/tasks/nowhere/totals").status_code == 404
+
+
+def test_a_round_is_shown_by_its_number(operator: Operator, history: History) -> None:
+    second = history.rounds[1]
+    path = f"/v1/tasks/{history.task.name}/rounds"
+
+    assert operator.get(f"{path}/2").json() == operator.get(f"/v1/rounds/{second.id}").json()
+    missing = operator.get(f"{path}/6")
+    assert (missing.status_code, missing.json()["reason"]) == (404, Reason.ROUND_UNKNOWN)
+    assert operator.get(f"{path}/0").status_code == 422
+    assert operator.get("/v1/tasks/nowhere/rounds/2").json()["reason"] == Reason.TASK_UNKNOWN
+
+
+@pytest.mark.parametrize("items", ["/v1/tasks", "/v1/tasks/debian-sections/rounds"])
+def test_a_list_takes_as_many_statements_however_long_it_is(
+    sqlite_store: Store, items: str
+) -> None:
+    operator = Operator(sqlite_store, MemoryBlobs())
+    for name in ("debian-sections", "another"):
+        a_history(operator.store, operator.blobs, name=name)
+
+    def statements(limit: int) -> int:
+        with counted_statements() as counted:
+            assert len(operator.get(items, params={"limit": limit}).json()["items"]) == limit
+        return len(counted)
+
+    assert statements(1) == statements(2)
 
 
 def test_a_round_that_has_not_begun_has_no_figures(operator: Operator) -> None:

@@ -32,6 +32,7 @@ from flasc_core.sparse import count_kept
 from flasc_core.wire import Encoding
 from tests.builders import PLAIN_BOTH_WAYS, a_policy
 from tests.support.live import LiveService, live_service
+from tests.support.seen import figures_of
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
 
@@ -128,7 +129,7 @@ def test_both_ends_count_the_same_payload_bytes(service: LiveService, join: Join
     for device in devices:
         device.step()
     current = service.latest_round(task)
-    figures = service.store.read("test", lambda tx: tx.assignments.figures(current.id))
+    figures = figures_of(service.store, current)
     counted = figures.tiers[""].bytes
     assert counted.up == sum(device.summary.payload_bytes_sent for device in devices)
     assert counted.down == sum(device.summary.payload_bytes_received for device in devices)

@@ -14,6 +14,7 @@ from flasc_core.errors import Reason, Refusal
 from tests.support.faults import Moment, Trap, every_trap
 from tests.support.one_hot import eager_policy, one_hot, one_hot_config
 from tests.support.one_task import OneTask, Process, in_memory, update_header
+from tests.support.seen import figures_of
 
 PIECE = 20_000
 PAYLOAD = one_hot(0, as_blob=True)
@@ -82,7 +83,7 @@ def test_what_was_durable_before_a_death_is_not_sent_again() -> None:
 
 
 def ledger(world: OneTask, work: Assigned) -> int:
-    figures = world.untrapped.store.read("test", lambda tx: tx.assignments.figures(work.round.id))
+    figures = figures_of(world.untrapped.store, work.round)
     return figures.tiers[""].bytes.up
 
 

@@ -33,6 +33,7 @@ from tests.support.retraction import (
     finish,
     retract,
 )
+from tests.support.seen import figures_of
 
 WHEN = pytest.mark.parametrize("folded", [False, True], ids=["waiting", "folded"])
 WHERE = pytest.mark.parametrize("as_blob", [False, True], ids=["inline", "blob"])
@@ -240,7 +241,7 @@ def test_a_goal_that_was_met_only_with_the_retracted_update_is_not_met() -> None
 
     assert not CloseRound(store=world.untrapped.store, now=world.clock)(current)
 
-    figures = world.untrapped.store.read("test", lambda tx: tx.assignments.figures(current.id))
+    figures = figures_of(world.untrapped.store, current)
     assert figures.assignments[AssignmentState.ACCEPTED] == GOAL - 1
     assert figures.assignments[AssignmentState.RETRACTED] == 1
 
