@@ -13,7 +13,7 @@ from admin_api.lookup import page_of
 from admin_api.problems import refusals
 from admin_api.schemas.common import Page
 from admin_api.schemas.devices import ApiKeyView, NewApiKey, NewApiKeyView
-from admin_api.services import Limit, ServicesDep, UuidCursor
+from admin_api.services import CallerDep, Limit, ServicesDep, UuidCursor
 from aggregator_service.app.api_keys import CreateApiKey, RevokeApiKey
 from flasc_core.errors import Reason
 
@@ -25,10 +25,10 @@ KeyId = Annotated[UUID, Path(examples=["7f8c1d52-3c1e-4a7b-9d5b-0e2f6a1c4b8d"])]
 
 
 @router.post("", status_code=201, responses=refusals(Reason.FIELD_REQUIRED, Reason.FIELD_RANGE))
-def create_key(services: ServicesDep, new: NewApiKey) -> NewApiKeyView:
-    """Create an API key; the answer holds its secret, this once."""
+def create_key(services: ServicesDep, caller: CallerDep, new: NewApiKey) -> NewApiKeyView:
+    """Create an API key that ends no later than yours; the answer holds its secret, this once."""
     create = CreateApiKey(store=services.store, now=services.now)
-    key, secret = create(new.name, timedelta(days=new.lifetime_days))
+    key, secret = create(new.name, timedelta(days=new.lifetime_days), made_by=caller)
     return NewApiKeyView(key=ApiKeyView.of(key), secret=secret)
 
 

@@ -19,8 +19,13 @@ class CreateApiKey:
     store: Store
     now: Callable[[], datetime]
 
-    def __call__(self, name: str, lifetime: timedelta) -> tuple[ApiKey, str]:
-        """The key and its secret, which is shown this once."""
+    def __call__(
+        self, name: str, lifetime: timedelta, *, made_by: ApiKey | None
+    ) -> tuple[ApiKey, str]:
+        """The key and its secret, which is shown this once.
+
+        `made_by` is the caller's own key, or None on the service's machine, where no key is needed.
+        """
         if not 1 <= len(name) <= 200 or not name.isprintable():
             raise Refusal(Reason.FIELD_RANGE, "a key's name has 1 to 200 printable characters")
         if not timedelta(minutes=1) <= lifetime <= timedelta(days=3660):
@@ -31,6 +36,8 @@ class CreateApiKey:
         key = ApiKey(
             id=key_id, name=name, key_sha256=stored, created_at=now, expires_at=now + lifetime
         )
+        if made_by is not None:
+            made_by.check_outlives(key)
         self.store.run("create_api_key", lambda tx: tx.api_keys.add(key))
         return key, secret
 

@@ -67,6 +67,16 @@ class ApiKey:
     expires_at: datetime
     revoked_at: datetime | None = None
 
+    def check_outlives(self, made: ApiKey) -> None:
+        """Else whoever has a key for a day could have one for years."""
+        if made.expires_at > self.expires_at:
+            end = self.expires_at.isoformat(sep=" ", timespec="seconds")
+            raise Refusal(
+                Reason.FIELD_RANGE,
+                f"a key ends no later than the one that makes it, at {end}; "
+                "`flasc keys create` on the service's machine makes others",
+            )
+
     def check_valid(self, now: datetime) -> None:
         if self.revoked_at is not None or now >= self.expires_at:
             raise Refusal(

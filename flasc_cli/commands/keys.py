@@ -32,7 +32,7 @@ def create(
 
     with database.opened_store(database.database_url(database_url)) as store:
         make = CreateApiKey(store=store, now=database.utc_now)
-        key, secret = make(name, timedelta(days=days))
+        key, secret = make(name, timedelta(days=days), made_by=None)
     if as_json:
         print_json({**_describe(key), "secret": secret})
     else:

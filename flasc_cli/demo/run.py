@@ -118,7 +118,7 @@ class _Demo:
             upgrade(url)
         with database.opened_store(url) as store:
             make = CreateApiKey(store=store, now=database.utc_now)
-            _, key = make("demo", timedelta(days=1))
+            _, key = make("demo", timedelta(days=1), made_by=None)
         self._service.start()
         self._say(f"web page and admin API: {self._service.admin_address}")
         self._say(f"API key (valid for a day): {key}")

@@ -34,7 +34,8 @@ GRPC_ADDRESS = "aggregator.test:8470"
 
 
 def create_key(store: Store, now: datetime = NOW) -> str:
-    _, secret = CreateApiKey(store=store, now=lambda: now)("operator", timedelta(days=30))
+    create = CreateApiKey(store=store, now=lambda: now)
+    _, secret = create("operator", timedelta(days=30), made_by=None)
     return secret
 
 

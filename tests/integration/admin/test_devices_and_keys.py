@@ -131,16 +131,30 @@ def test_every_store_counts_devices_alike(store: Store) -> None:
 
 
 def test_a_key_is_created_listed_and_revoked(operator: Operator) -> None:
-    created = operator.post("/v1/keys", json={"name": "ci", "lifetime_days": 90})
+    created = operator.post("/v1/keys", json={"name": "ci", "lifetime_days": 20})
 
     assert created.status_code == 201
     key = created.json()["key"]
-    assert key["expires_at"] == "2027-02-20T12:00:00Z"
+    assert key["expires_at"] == "2026-12-12T12:00:00Z"
     listed = operator.get("/v1/keys")
     assert key in listed.json()["items"]
     assert created.json()["secret"].split("_", 2)[2] not in listed.text
     revoked = operator.post(f"/v1/keys/{key['id']}/revoke").json()
     assert revoked["revoked_at"] == "2026-11-22T12:00:00Z"
+
+
+def test_a_key_makes_none_that_outlives_it(operator: Operator) -> None:
+    longer = operator.post("/v1/keys", json={"name": "longer", "lifetime_days": 30.001})
+    assert (longer.status_code, longer.json()["reason"]) == (422, "FIELD_RANGE")
+    assert "2026-12-22 12:00" in longer.json()["detail"]
+    assert len(operator.get("/v1/keys").json()["items"]) == 1
+
+    as_long = operator.post("/v1/keys", json={"name": "as long", "lifetime_days": 30})
+    assert as_long.status_code == 201
+    operator.at += timedelta(days=1)
+    operator.key = as_long.json()["secret"]
+    assert operator.post("/v1/keys", json={"name": "x", "lifetime_days": 30}).status_code == 422
+    assert operator.post("/v1/keys", json={"name": "x", "lifetime_days": 29}).status_code == 201
 
 
 @pytest.mark.parametrize(
