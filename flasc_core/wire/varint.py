@@ -15,8 +15,9 @@ _MORE: Final = 0x80
 _BITS: Final = 0x7F
 # A 32-bit number takes five bytes of seven bits at most.
 MAX_VARINT: Final = 5
-# Bytes that are taken apart at once, so that numbers of five bytes need no more than short ones.
-_CHUNK: Final = 1 << 16
+# Bytes that are taken apart at once: numbers of five bytes, whose places take 60 bytes each, then
+# need less than a mebibyte, and those of two are read faster than in larger chunks.
+_CHUNK: Final = 1 << 14
 
 
 def write_varints(numbers: NDArray[np.int64]) -> bytes:
