@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -57,7 +56,7 @@ def read_task(data: bytes) -> Task:
             max_abs_value=spec.max_abs_value,
             max_weight=max(spec.max_weight, 1),
             max_unary_payload_bytes=spec.max_unary_payload_bytes,
-            encoding=_choose_encoding(spec.accepted_encodings),
+            encoding=Encoding.choose(spec.accepted_encodings),
             base=base_from_message(
                 spec.initial_adapter if spec.HasField("initial_adapter") else None
             ),
@@ -66,17 +65,6 @@ def read_task(data: bytes) -> Task:
         raise ProtocolError("the task specification is not a TaskSpec") from error
     except Refusal as refusal:
         raise translate_refusal(refusal) from refusal
-
-
-def _choose_encoding(accepted: Iterable[task_spec_pb2.UpdateEncoding]) -> Encoding:
-    """Return the first that this version writes; the plain profile is always accepted."""
-    for message in accepted:
-        try:
-            return Encoding.from_proto(message)
-        except Refusal:
-            # One from a later version; the next may do.
-            continue
-    return Encoding.parse("plain")
 
 
 def check_base_model(task: Task, sha256: bytes) -> None:

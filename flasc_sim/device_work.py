@@ -25,7 +25,7 @@ from flasc_core.methods import (
     weigh,
 )
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode, profile_for
+from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode
 
 __all__ = ["Assignment", "DeviceUpdate", "TierWork"]
 
@@ -62,6 +62,9 @@ class TierWork:
         limits = DecodeLimits.of_download(config.layout.dim)
         parts = partial(decode_segments, assignment.download, limits)
         self._config: Final = config
+        self._encoding: Final = Encoding.choose(
+            encoding.to_proto() for encoding in config.encodings.updates
+        )
         self._assignment: Final = assignment
         self._start: Final = config.base.start_from(config.layout, parts())
         self._trainable: Final = trainable_mask(
@@ -78,7 +81,7 @@ class TierWork:
         sent = self._select(result.update)
         return DeviceUpdate(
             tier=rules.tier,
-            payload=encode(sent, profile_for(_update_encoding(self._config))),
+            payload=encode(sent, self._encoding),
             mask=mask_composition(layout, sent.indices),
             examples=result.examples,
             loss_mean=result.loss_mean,
@@ -104,11 +107,6 @@ class TierWork:
 def _training_plan(config: TaskConfig) -> TrainingPlan:
     training = config.training
     return TrainingPlan(**{name: getattr(training, name) for name in type(training).__slots__})
-
-
-def _update_encoding(config: TaskConfig) -> Encoding:
-    accepted = config.encodings.updates
-    return accepted[0] if accepted else Encoding.parse("plain")
 
 
 def _ignore_step(step: int, total: int) -> None:

@@ -223,7 +223,7 @@ class Federation:
             dim=self.config.layout.dim,
             max_nnz=rule.max_count,
             max_abs_value=self.config.limits.max_abs_value,
-            value_encodings=self.config.encodings.accepted_values,
+            encodings=frozenset(self.config.encodings.updates),
             was_read=True,
         )
         parts = partial(decode_segments, update.payload, limits)

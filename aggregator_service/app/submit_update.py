@@ -175,7 +175,7 @@ class SubmitUpdate:
             dim=config.layout.dim,
             max_nnz=rule.max_count,
             max_abs_value=config.limits.max_abs_value,
-            value_encodings=config.encodings.accepted_values,
+            encodings=frozenset(config.encodings.updates),
         )
         # One segment at a time, and none kept while the next is read: all of them, unpacked, take
         # several times the payload's bytes.

@@ -26,7 +26,7 @@ from flasc_core.fold import check_headroom
 from flasc_core.layout import AdapterLayout
 from flasc_core.methods import Averaging, Method, RoundPlan
 from flasc_core.server_update import ServerOptimizer
-from flasc_core.wire import Encoding, ValueEncoding
+from flasc_core.wire import Encoding
 
 __all__ = [
     "TRANSITIONS",
@@ -117,15 +117,11 @@ class UpdateLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encodings:
-    """How sparse vectors are written; the plain profile is always accepted from devices."""
+    """How sparse vectors are written; of devices, these and the plain profile are accepted."""
 
     download: Encoding = COMPACT
     # In order of preference: a device takes the first one that it can write.
     updates: tuple[Encoding, ...] = (COMPACT,)
-
-    @property
-    def accepted_values(self) -> frozenset[ValueEncoding]:
-        return frozenset(encoding.value for encoding in self.updates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

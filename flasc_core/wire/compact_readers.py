@@ -13,11 +13,12 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import sparse_update_pb2 as pb
 from flasc_core.wire.bits import packed_size, unpack_bits
 from flasc_core.wire.compact import MAX_SHIFT
+from flasc_core.wire.encoding import Encoding, ValueEncoding
 from flasc_core.wire.inflate import inflate, inflater
-from flasc_core.wire.limits import SEGMENT_NNZ
+from flasc_core.wire.limits import SEGMENT_NNZ, DecodeLimits
 from flasc_core.wire.plain import indices_of
 from flasc_core.wire.segments import Segment
-from flasc_core.wire.values import MAX_EXPONENT, Pow2Blocks, from_bfloat16, from_pow2
+from flasc_core.wire.values import MAX_EXPONENT, Pow2Blocks, from_bfloat16, from_pow2, written_bits
 from flasc_core.wire.varint import MAX_VARINT, read_varints
 
 __all__ = [
@@ -51,18 +52,21 @@ def read_compact_gap_indices(segment: Segment) -> NDArray[np.int64]:
     return indices_of(gaps, segment.envelope)
 
 
-def read_compact_float32_values(segment: Segment, _largest: float) -> NDArray[np.float32]:
+def read_compact_float32_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
     """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and DECOMPRESS_LIMIT."""
     return _read_numbers(segment, np.dtype("<u4")).astype(np.uint32, copy=False).view(np.float32)
 
 
-def read_bfloat16_values(segment: Segment, _largest: float) -> NDArray[np.float32]:
+def read_bfloat16_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
     """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and DECOMPRESS_LIMIT."""
     return from_bfloat16(_read_numbers(segment, np.dtype("<u2")).astype(np.uint16, copy=False))
 
 
-def read_pow2_values(segment: Segment, largest: float) -> NDArray[np.float32]:
-    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE, DECOMPRESS_LIMIT, FIELD_RANGE, VALUE_RANGE."""
+def read_pow2_values(segment: Segment, limits: DecodeLimits) -> NDArray[np.float32]:
+    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE, DECOMPRESS_LIMIT, FIELD_RANGE, VALUE_RANGE.
+
+    And VALUE_FORMAT for numbers of more bits, or fewer, than `limits` accept.
+    """
     packed, nnz = segment.packed, segment.envelope.nnz
     if not 0 < packed.block_size <= SEGMENT_NNZ:
         raise Refusal(
@@ -78,14 +82,25 @@ def read_pow2_values(segment: Segment, largest: float) -> NDArray[np.float32]:
             f"a block exponent lies outside -{MAX_EXPONENT} to {MAX_EXPONENT}",
             field="block_exponents",
         )
-    if 2.0 ** int(exponents.max()) > largest:
+    if 2.0 ** int(exponents.max()) > limits.max_abs_value:
         raise Refusal(
             Reason.VALUE_RANGE,
-            f"a block's step is beyond {largest}, the largest value",
-            max_abs_value=largest,
+            f"a block's step is beyond {limits.max_abs_value}, the largest value",
+            max_abs_value=limits.max_abs_value,
         )
     numbers = _read_numbers(segment, np.dtype(np.int8))
-    return from_pow2(Pow2Blocks(numbers=numbers, exponents=exponents, block_size=packed.block_size))
+    blocks = Pow2Blocks(numbers=numbers, exponents=exponents, block_size=packed.block_size)
+    _check_bits(blocks, limits)
+    return from_pow2(blocks)
+
+
+def _check_bits(blocks: Pow2Blocks, limits: DecodeLimits) -> None:
+    if limits.encodings is None:
+        return
+    widths = written_bits(blocks)
+    written = [Encoding(value=ValueEncoding.INT8_POW2, bits=bits) for bits in widths]
+    if limits.encodings.isdisjoint(written):
+        limits.check(written[0])
 
 
 def _read_numbers(segment: Segment, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar]:

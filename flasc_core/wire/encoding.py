@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from types import MappingProxyType
@@ -82,6 +82,17 @@ class Encoding:
     def names(cls) -> tuple[str, ...]:
         """Every name, from the most bytes to the fewest."""
         return tuple(_BY_NAME)
+
+    @classmethod
+    def choose(cls, accepted: Iterable[task_spec_pb2.UpdateEncoding]) -> Encoding:
+        """Return the first that this version writes; the plain profile is always accepted."""
+        for message in accepted:
+            try:
+                return cls.from_proto(message)
+            except Refusal:
+                # One from a later version; the next may do.
+                continue
+        return _BY_NAME["plain"]
 
     def to_proto(self) -> task_spec_pb2.UpdateEncoding:
         message = task_spec_pb2.UpdateEncoding(

@@ -8,7 +8,8 @@ from typing import Final, Self
 
 import numpy as np
 
-from flasc_core.wire.encoding import ValueEncoding
+from flasc_core.errors import Reason, Refusal
+from flasc_core.wire.encoding import Encoding
 
 __all__ = ["SEGMENT_NNZ", "DecodeLimits"]
 
@@ -25,17 +26,17 @@ _ANY_WEIGHT: Final = float(np.finfo(np.float32).max)
 class DecodeLimits:
     """The vector's own `dim`, how many nonzeros it may have, and how large one may be.
 
-    `value_encodings` are the ones that are read, all of them if it is None; FLOAT32 always is, so
-    that the plain profile is never refused. ValueError for a `max_abs_value` that would let
-    infinity or nothing pass. A payload that `was_read` before, without being told so, may be
-    inflated by isal: it takes streams that zlib refuses, and not every reader has it.
+    `encodings` are the ones that are read beside the plain profile, all of them if it is None.
+    ValueError for a `max_abs_value` that would let infinity or nothing pass. A payload that
+    `was_read` before, without being told so, may be inflated by isal: it takes streams that zlib
+    refuses, and not every reader has it.
     """
 
     dim: int
     max_nnz: int
     max_abs_value: float
     min_nnz: int = 1
-    value_encodings: frozenset[ValueEncoding] | None = None
+    encodings: frozenset[Encoding] | None = None
     was_read: bool = False
 
     def __post_init__(self) -> None:
@@ -55,7 +56,15 @@ class DecodeLimits:
     def max_fields(self) -> int:
         return self.max_segments + _OTHER_FIELDS
 
-    def reads(self, value_encoding: int) -> bool:
-        if self.value_encodings is None or value_encoding == ValueEncoding.FLOAT32:
-            return True
-        return value_encoding in self.value_encodings
+    def check(self, encoding: Encoding) -> None:
+        """Refuses VALUE_FORMAT, naming what is read, for an encoding that is not."""
+        if self.encodings is None or encoding in self.encodings or encoding.name == "plain":
+            return
+        names = {"plain", *(each.name for each in self.encodings)}
+        accepted = ", ".join(name for name in Encoding.names() if name in names)
+        raise Refusal(
+            Reason.VALUE_FORMAT,
+            f"{encoding.name} is not accepted here; accepted are {accepted}",
+            encoding=encoding.name,
+            accepted=accepted,
+        )

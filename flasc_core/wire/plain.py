@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
+from flasc_core.wire.limits import DecodeLimits
 from flasc_core.wire.segments import Envelope, Piece, Profile, Segment
 from flasc_core.wire.varint import read_varints, write_varints
 
@@ -89,7 +90,7 @@ def indices_of(gaps: NDArray[np.int64], envelope: Envelope) -> NDArray[np.int64]
     return indices
 
 
-def read_float32_values(segment: Segment, _largest: float) -> NDArray[np.float32]:
+def read_float32_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
     """Refuses LENGTH_MISMATCH."""
     nnz = segment.envelope.nnz
     if segment.official is not None:

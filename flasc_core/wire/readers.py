@@ -18,6 +18,7 @@ from flasc_core.wire.compact_readers import (
     read_compact_gap_indices,
     read_pow2_values,
 )
+from flasc_core.wire.encoding import Compression, Encoding, ValueEncoding
 from flasc_core.wire.limits import DecodeLimits
 from flasc_core.wire.plain import read_dense_indices, read_float32_values, read_gap_indices
 from flasc_core.wire.segments import Segment
@@ -25,8 +26,7 @@ from flasc_core.wire.segments import Segment
 __all__ = ["read_segment"]
 
 _IndexReader: TypeAlias = Callable[[Segment], NDArray[np.int64]]
-# The float is the largest value's magnitude.
-_ValueReader: TypeAlias = Callable[[Segment, float], NDArray[np.float32]]
+_ValueReader: TypeAlias = Callable[[Segment, DecodeLimits], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +90,6 @@ def read_segment(
     together, and whatever the readers refuse.
     """
     envelope, packed = segment.envelope, segment.packed
-    if not limits.reads(envelope.value_encoding):
-        raise Refusal(
-            Reason.VALUE_FORMAT,
-            f"value encoding {envelope.value_encoding} is not accepted here",
-            value_encoding=envelope.value_encoding,
-        )
     indices = _INDICES.get((envelope.index_encoding, packed.index_compression != 0))
     values = _VALUES.get((envelope.value_encoding, packed.value_compression != 0))
     if indices is None or values is None:
@@ -103,9 +97,22 @@ def read_segment(
     stray = _held(segment) - indices.fields - values.fields
     if stray:
         raise _mixed(f"{', '.join(sorted(stray))} beside fields that replace it")
+    _check_accepted(segment, limits)
     # Values first: their bytes bound what a dense segment's indices may allocate.
-    read = values.read(segment, limits.max_abs_value)
+    read = values.read(segment, limits)
     return indices.read(segment), read
+
+
+def _check_accepted(segment: Segment, limits: DecodeLimits) -> None:
+    value, packed = ValueEncoding(segment.envelope.value_encoding), segment.packed
+    if value is ValueEncoding.INT8_POW2:
+        # Its bits show in its numbers alone: their reader checks them.
+        return
+    is_plain = value is ValueEncoding.FLOAT32 and not (
+        packed.index_compression or packed.value_compression
+    )
+    compression = Compression.NONE if is_plain else Compression.DEFLATE
+    limits.check(Encoding(value=value, compression=compression))
 
 
 def _held(segment: Segment) -> set[str]:

@@ -18,6 +18,7 @@ __all__ = [
     "from_pow2",
     "to_bfloat16",
     "to_pow2",
+    "written_bits",
 ]
 
 BLOCK_SIZE: Final = 64
@@ -82,6 +83,28 @@ def to_pow2(values: NDArray[np.float32], bits: int) -> Pow2Blocks:
 def from_pow2(blocks: Pow2Blocks) -> NDArray[np.float32]:
     """Return the values; exact for every exponent of -40 to 40."""
     return blocks.numbers * _scale(blocks, 1)
+
+
+def written_bits(blocks: Pow2Blocks) -> range:
+    """Return which `bits` of `to_pow2` the numbers may come from; almost always one.
+
+    That is what the lower median takes of runs of 64 values which are not all zero, since half of
+    them lie under the step. Any number of bits gives zeros, and more than the median takes may have
+    been wanted where no step is finer.
+    """
+    numbers = blocks.numbers
+    runs = np.arange(0, numbers.size, BLOCK_SIZE)
+    # As int64, since the magnitude of -128 is none of int8.
+    highest = np.maximum.reduceat(numbers, runs).astype(np.int64)
+    lowest = np.minimum.reduceat(numbers, runs).astype(np.int64)
+    loudest = np.maximum(highest, -lowest)
+    loudest = np.sort(loudest[loudest > 0])
+    if not loudest.size:
+        return range(_FEWEST_BITS, _INT8_BITS + 1)
+    median = int(loudest[(loudest.size - 1) // 2])
+    taken = min(max(median.bit_length() + 1, _FEWEST_BITS), _INT8_BITS)
+    is_finest = int(blocks.exponents.min()) == -MAX_EXPONENT
+    return range(taken, (_INT8_BITS if is_finest else taken) + 1)
 
 
 def _scale(blocks: Pow2Blocks, sign: int) -> NDArray[np.float32]:

@@ -46,7 +46,7 @@ def test_devices_are_told_what_the_task_accepts_in_its_order(live: LiveService) 
     assert [Encoding.from_proto(each) for each in spec.accepted_encodings] == [INT6, BFLOAT16]
 
 
-@pytest.mark.parametrize("name", ["plain", "float32", "int6", "bfloat16"])
+@pytest.mark.parametrize("name", ["plain", "int6", "bfloat16"])
 def test_an_accepted_encoding_counts_like_the_plain_one(live: LiveService, name: str) -> None:
     task = a_task(live, COMPACT)
     device = live.device()
@@ -58,14 +58,18 @@ def test_an_accepted_encoding_counts_like_the_plain_one(live: LiveService, name:
     assert set(largest.tolist()) == set(VALUES)
 
 
-def test_an_encoding_that_the_task_leaves_out_is_refused(live: LiveService) -> None:
-    task = a_task(live, Encodings(download=Encoding.parse("plain"), updates=(BFLOAT16,)))
+@pytest.mark.parametrize("name", ["float32", "int8", "int7", "int5", "int3"])
+def test_an_encoding_that_the_task_leaves_out_is_refused(live: LiveService, name: str) -> None:
+    task = a_task(live, COMPACT)
     device = live.device()
     given = device.assignment("a-task")
     with pytest.raises(grpc.RpcError) as error:
-        device.submit(given, written(VALUES, INT6))
+        device.submit(given, written(VALUES, Encoding.parse(name)))
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(error.value) is Reason.VALUE_FORMAT
+    assert error.value.details() == (
+        f"{name} is not accepted here; accepted are plain, bfloat16, int6"
+    )
     assert updates_of(live.store, live.latest_round(task)) == []
 
 

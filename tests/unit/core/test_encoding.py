@@ -54,6 +54,12 @@ def test_integers_without_bits_have_eight() -> None:
     assert Encoding.from_proto(a_message(bits=0)).name == "int8"
 
 
+def test_a_device_writes_the_first_that_it_knows() -> None:
+    unknown = a_message(value_encoding=99)
+    assert Encoding.choose([unknown, Encoding.parse("int4").to_proto(), a_message()]).name == "int4"
+    assert Encoding.choose([unknown]).name == Encoding.choose([]).name == "plain"
+
+
 @pytest.mark.parametrize(
     ("value", "bits"),
     [

@@ -12,7 +12,7 @@ import pytest
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, ValueEncoding, decode, encode
+from flasc_core.wire import DecodeLimits, Encoding, decode, encode
 from flasc_core.wire.inflate import deflate
 from tests.unit.core.builders import DENSE, a_payload, a_segment, a_vector, limits_of
 
@@ -189,7 +189,7 @@ BAD = {
             dim=10,
             max_nnz=10,
             max_abs_value=64,
-            value_encodings=frozenset({ValueEncoding.BFLOAT16}),
+            encodings=frozenset({Encoding.parse("bfloat16"), Encoding.parse("int6")}),
         ),
     ),
     # The vector's shape.
@@ -288,12 +288,12 @@ NEAREST_GOOD = {
             dim=10,
             max_nnz=10,
             max_abs_value=64,
-            value_encodings=frozenset({ValueEncoding.INT8_POW2}),
+            encodings=frozenset({Encoding.parse("int4")}),
         ),
     ),
     "the plain profile where nothing else is accepted": (
         GOOD,
-        DecodeLimits(dim=10, max_nnz=10, max_abs_value=64, value_encodings=frozenset()),
+        DecodeLimits(dim=10, max_nnz=10, max_abs_value=64, encodings=frozenset()),
     ),
 }
 
