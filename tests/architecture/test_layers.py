@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.source import ROOT
+from tests.support.patience import PATIENCE_SECONDS
 
 LINT = """
 import sys
@@ -48,7 +49,7 @@ print(len(names))
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(
-        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
+        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
 
 

@@ -23,6 +23,7 @@ from flasc_core.errors import Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import DecodeLimits, Encoding, decode, encode, quantize
+from tests.support.patience import PATIENCE_SECONDS
 from tests.unit.core.builders import a_payload, a_segment, sparse_vectors
 
 HERE = Path(__file__).parent
@@ -123,7 +124,7 @@ def test_the_reference_decoder_prints_what_a_file_holds() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     described = DESCRIBED["shift_3"]
     lines = [

@@ -10,6 +10,8 @@ from typing import Final
 
 import pytest
 
+from tests.support.patience import PATIENCE_SECONDS
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 # Run with the runtime under test first on the path, and with warnings as errors, as devices may.
@@ -55,7 +57,7 @@ def test_stubs_load_and_round_trip_under_protobuf(release: str, tmp_path: Path) 
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

@@ -20,6 +20,7 @@ from flasc_core.pb.v1 import (
     status_pb2,
     task_spec_pb2,
 )
+from tests.support.patience import PATIENCE_SECONDS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BASELINE: Final = ROOT / "proto" / "baseline.binpb"
@@ -120,7 +121,12 @@ def buf() -> str:
 
 def run_buf(buf: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [buf, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        [buf, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
 
 

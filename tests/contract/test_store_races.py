@@ -24,6 +24,7 @@ from tests.builders import (
     an_update,
     stored,
 )
+from tests.support.patience import PATIENCE_SECONDS
 
 ROUNDS, WRITERS, UPDATES_EACH, GOAL = 40, 8, 3, 6
 
@@ -68,7 +69,7 @@ def race(store: Store, current: Round, updates: list[list[Update]], lock: Lock) 
     start = threading.Barrier(len(updates) + 1)
 
     def write(own: list[Update]) -> None:
-        start.wait(30)
+        start.wait(PATIENCE_SECONDS)
         with suppress(Refusal):
             for update in own:
                 accept(store, update, lock)
@@ -76,7 +77,7 @@ def race(store: Store, current: Round, updates: list[list[Update]], lock: Lock) 
 
     with ThreadPoolExecutor(max_workers=len(updates)) as writers:
         writing = [writers.submit(write, own) for own in updates]
-        start.wait(30)
+        start.wait(PATIENCE_SECONDS)
         while (closed := close(store, current)) is None:
             pass
         for done in writing:
@@ -186,7 +187,7 @@ def test_a_reader_waits_for_the_lower_number_before_it_reads_the_higher(
     def slow(tx: Transaction) -> None:
         tx.events.append(an_event(task, state="slow"))
         appended.set()
-        assert commit.wait(30)
+        assert commit.wait(PATIENCE_SECONDS)
 
     def read() -> list[str]:
         events = postgres_store.read("read", lambda tx: tx.events.after(0, limit=9))
@@ -194,7 +195,7 @@ def test_a_reader_waits_for_the_lower_number_before_it_reads_the_higher(
 
     with ThreadPoolExecutor(max_workers=2) as threads:
         writing = threads.submit(postgres_store.run, "slow", slow)
-        assert appended.wait(30)
+        assert appended.wait(PATIENCE_SECONDS)
         stored(postgres_store, an_event(task, state="quick"))
         reading = threads.submit(read)
         # Long enough for a reader that does not wait to come back with half.

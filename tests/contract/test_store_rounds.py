@@ -12,6 +12,7 @@ from aggregator_service.domain.rounds import AbortReason, RoundState
 from aggregator_service.store.base import Lock, LostRace, Store
 from flasc_core.layout import Role
 from tests.builders import NOW, SECOND, a_config, a_download, a_policy, a_round, a_task, stored
+from tests.support.patience import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("state", RoundState)
@@ -182,7 +183,7 @@ def test_seats_are_exact_when_many_devices_come_at_once(store: Store) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_SECONDS)
 
     assert len(taken) == 40
     assert sum(taken) == 13

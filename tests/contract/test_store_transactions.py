@@ -27,6 +27,7 @@ from tests.builders import (
     an_update,
     stored,
 )
+from tests.support.patience import PATIENCE_SECONDS
 
 
 class Oops(Exception):
@@ -158,14 +159,14 @@ def test_a_read_does_not_see_what_is_not_committed(store: Store) -> None:
     def body(tx: Transaction) -> None:
         tx.tasks.add(task)
         added.set()
-        assert looked.wait(30)
+        assert looked.wait(PATIENCE_SECONDS)
 
     writer = threading.Thread(target=lambda: store.run("add", body))
     writer.start()
-    assert added.wait(30)
+    assert added.wait(PATIENCE_SECONDS)
     seen = store.read("look", lambda tx: tx.tasks.get(task.id))
     looked.set()
-    writer.join(30)
+    writer.join(PATIENCE_SECONDS)
 
     assert seen is None
     assert store.read("look", lambda tx: tx.tasks.get(task.id)) == task
@@ -183,7 +184,7 @@ def test_transactions_of_many_threads_all_count(store: Store) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_SECONDS)
 
     events = store.read("all", lambda tx: tx.events.after(0, limit=1000))
     assert len(events) == 40

@@ -20,6 +20,7 @@ import trustme
 from flasc_core.errors import Reason
 from tests.support.containers import DEPLOY, Compose, Engine, NoEngine, container_engine, wait_until
 from tests.support.device import SyntheticDevice, reason_of
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
@@ -64,7 +65,7 @@ class Deployment:
         options = (("grpc.use_local_subchannel_pool", 1),)
         address = f"localhost:{self.grpc_port}"
         with grpc.secure_channel(address, credentials, options=options) as channel:
-            grpc.channel_ready_future(channel).result(timeout=60)
+            grpc.channel_ready_future(channel).result(timeout=PATIENCE_SECONDS)
             with pytest.raises(grpc.RpcError) as refused:
                 SyntheticDevice(channel, "nobody").check_in("a-task")
         return refused.value.code(), reason_of(refused.value)

@@ -32,7 +32,7 @@ from tests.support.holding_forwarder import Hold, HoldingForwarder, Way
 from tests.support.mortal_device import MortalDevice, flat_layout
 from tests.support.one_hot import eager_policy
 from tests.support.oracle import rounds_of
-from tests.support.patience import until
+from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.seen import figures_of, updates_of
 from tests.support.service_process import ServiceProcess
 
@@ -119,7 +119,7 @@ def test_a_service_that_is_killed_in_the_middle_of_an_upload_gets_the_rest_alone
             world.service.kill()
             world.service.begin()
             world.service.wait_until_ready()
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, output
         passed = forwarder.request_bytes
     size = world.check_published()

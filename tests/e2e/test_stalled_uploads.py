@@ -68,7 +68,9 @@ class Watched:
 
     def wait_for(self, name: str, times: int) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: self._reads[name] >= times, 120), self._reads
+            assert self._changed.wait_for(lambda: self._reads[name] >= times, PATIENCE_SECONDS), (
+                self._reads
+            )
 
     def run(self, name: str, body: Callable[[Transaction], T]) -> T:
         return self._inner.run(name, body)

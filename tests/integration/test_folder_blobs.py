@@ -16,6 +16,7 @@ import pytest
 from aggregator_service.store.base import StoreUnavailable
 from aggregator_service.store.folder_blobs import FolderBlobs
 from aggregator_service.store.open import open_blobs
+from tests.support.patience import PATIENCE_SECONDS
 
 HOUR = 3600
 
@@ -202,7 +203,7 @@ def test_writers_of_the_same_blob_do_not_disturb_each_other(tmp_path: Path) -> N
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_SECONDS)
 
     assert failures == []
     assert left_in(tmp_path) == []

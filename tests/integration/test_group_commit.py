@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from aggregator_service.store.base import StoreUnavailable
 from aggregator_service.store.sql.engines import database_url, sqlite_engine
 from aggregator_service.store.sql.group_commit import GroupCommit
+from tests.support.patience import PATIENCE_SECONDS
 
 caller: ContextVar[str] = ContextVar("caller")
 
@@ -39,12 +40,12 @@ class Group:
         self._threads = ThreadPoolExecutor(max_workers=32)
         self._opened, self._go = threading.Event(), threading.Event()
         self._first = self._threads.submit(commits.run, self._hold)
-        assert self._opened.wait(30)
+        assert self._opened.wait(PATIENCE_SECONDS)
         self._queued: list[Future[object]] = []
 
     def _hold(self, _: Connection) -> None:
         self._opened.set()
-        assert self._go.wait(30)
+        assert self._go.wait(PATIENCE_SECONDS)
 
     def queue(self, body: Callable[[Connection], object]) -> Future[object]:
         """In order: the next is queued only once this one is."""

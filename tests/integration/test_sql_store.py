@@ -26,6 +26,7 @@ from aggregator_service.store.sql.engines import (
 )
 from aggregator_service.store.sql.store import PostgresConnections, SqliteConnections, SqlStore
 from tests.builders import NOW, a_device, a_round, a_task, an_event, stored
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.postgres import PostgresCluster, PostgresServer, find_binaries
 
 
@@ -113,7 +114,7 @@ def test_two_transactions_that_wait_for_each_other_both_succeed(postgres_store: 
             attempts.append(None)
             tx.rounds.get(one.id, Lock.EXCLUSIVE)
             if len(attempts) <= 2:
-                both_hold_one.wait(30)
+                both_hold_one.wait(PATIENCE_SECONDS)
             tx.rounds.get(other.id, Lock.EXCLUSIVE)
 
         postgres_store.run("lock", body)
@@ -146,11 +147,11 @@ def test_a_lock_that_is_not_let_go_is_an_outage_and_not_for_ever(
     def hold(tx: Transaction) -> None:
         tx.rounds.get(first.id, Lock.EXCLUSIVE)
         held.set()
-        assert let_go.wait(30)
+        assert let_go.wait(PATIENCE_SECONDS)
 
     with ThreadPoolExecutor(max_workers=1) as threads:
         holding = threads.submit(postgres_store.run, "hold", hold)
-        assert held.wait(30)
+        assert held.wait(PATIENCE_SECONDS)
         with pytest.raises(StoreUnavailable):
             hasty_store.run("want", lambda tx: tx.rounds.get(first.id, Lock.SHARED))
         let_go.set()

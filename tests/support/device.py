@@ -15,6 +15,7 @@ from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 from flasc_core.status import StatusDetails, decode_status
 from flasc_core.wire import encode
+from tests.support.patience import PATIENCE_SECONDS
 
 SERVICE: Final = "/flasc.v1.DeviceService/"
 METHODS: Final = (
@@ -51,7 +52,7 @@ def encoded_vector(dim: int, values: dict[int, float]) -> bytes:
 class SyntheticDevice:
     channel: grpc.Channel
     credential: str
-    timeout: float = 30.0
+    timeout: float = PATIENCE_SECONDS
     # Waits for a service that is away, up to the timeout, instead of failing at once.
     wait_for_ready: bool = False
 

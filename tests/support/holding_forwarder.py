@@ -16,10 +16,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.support.http2 import PREFACE, FrameReader, FrameType
+from tests.support.patience import PATIENCE_SECONDS
 
 __all__ = ["Hold", "HoldingForwarder", "Way"]
-
-_PATIENCE_SECONDS: Final = 60.0
 
 
 @unique
@@ -78,12 +77,12 @@ class HoldingForwarder:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(_PATIENCE_SECONDS)
+            thread.join(PATIENCE_SECONDS)
         for one in self._sockets:
             one.close()
 
     def wait_until_held(self) -> None:
-        assert self._held.wait(_PATIENCE_SECONDS), "the call never came so far"
+        assert self._held.wait(PATIENCE_SECONDS), "the call never came so far"
 
     @contextmanager
     def without_service(self) -> Iterator[None]:
@@ -104,7 +103,7 @@ class HoldingForwarder:
             while True:
                 device, _ = self._listener.accept()
                 self._sockets.append(device)
-                assert self._is_there.wait(_PATIENCE_SECONDS), "the service never came back"
+                assert self._is_there.wait(PATIENCE_SECONDS), "the service never came back"
                 service = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets.append(service)
                 self._begin(self._copy, device, service, Way.REQUEST)

@@ -25,6 +25,7 @@ from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from tests.builders import a_config
 from tests.support.device import SyntheticDevice
+from tests.support.patience import PATIENCE_SECONDS
 
 
 @dataclass(slots=True)
@@ -70,11 +71,13 @@ class LiveService:
 
     def booked(self) -> None:
         """Waits for the book-keeping that goes on after an answer: bytes sent, refusals counted."""
-        asyncio.run_coroutine_threadsafe(self.aggregator._calls.settle(), self.loop).result(30)
+        asyncio.run_coroutine_threadsafe(self.aggregator._calls.settle(), self.loop).result(
+            PATIENCE_SECONDS
+        )
 
     def stop(self) -> None:
         """Drains and stops the aggregator, as SIGTERM does. Repeating is harmless."""
-        asyncio.run_coroutine_threadsafe(self.aggregator.stop(), self.loop).result(30)
+        asyncio.run_coroutine_threadsafe(self.aggregator.stop(), self.loop).result(PATIENCE_SECONDS)
 
     def latest_round(self, task: Task) -> Round:
         found = self.store.read("test", lambda tx: tx.rounds.latest(task.id))
@@ -98,7 +101,7 @@ def live_service(store: Store, blobs: BlobStore, **settings: Any) -> Iterator[Li
         aggregator = Aggregator(options, store, blobs)
         return aggregator, await aggregator.start()
 
-    aggregator, port = asyncio.run_coroutine_threadsafe(started(), loop).result(30)
+    aggregator, port = asyncio.run_coroutine_threadsafe(started(), loop).result(PATIENCE_SECONDS)
     driver = Driver(store=store, blobs=blobs, now=utc_now, interval=timedelta(seconds=0.1))
     service = LiveService(
         store=store, blobs=blobs, port=port, driver=driver, aggregator=aggregator, loop=loop
@@ -109,5 +112,5 @@ def live_service(store: Store, blobs: BlobStore, **settings: Any) -> Iterator[Li
         service.close()
         service.stop()
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
         loop.close()

@@ -21,13 +21,12 @@ from flasc_core.errors import Reason
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.support.device import SyntheticDevice, reason_of
 from tests.support.one_hot import one_hot
+from tests.support.patience import PATIENCE_SECONDS
 
 __all__ = ["OneHotLoad"]
 
 T = TypeVar("T")
 
-# A round that nobody finishes in this time means that the service does not come back.
-_PATIENCE_SECONDS: Final = 120.0
 _CALL_SECONDS: Final = 10.0
 _BACK_OFF_SECONDS: Final = 0.05
 _OPTIONS: Final = (
@@ -100,7 +99,7 @@ class OneHotLoad:
         if error is not None:
             self._fail(error)
         for thread in self._threads:
-            thread.join(_PATIENCE_SECONDS)
+            thread.join(PATIENCE_SECONDS)
         for channel in self._channels:
             channel.close()
         if error is None and self._tally.failure is not None:
@@ -132,7 +131,7 @@ class OneHotLoad:
         tally = self._tally
         with tally.changed:
             in_time = tally.changed.wait_for(
-                lambda: tally.failure is not None or reached(), _PATIENCE_SECONDS
+                lambda: tally.failure is not None or reached(), PATIENCE_SECONDS
             )
         if tally.failure is not None:
             raise tally.failure

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import structlog
 
+from tests.support.patience import PATIENCE_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Logged:
@@ -18,7 +20,7 @@ class Logged:
     def take(self, event: str) -> dict[str, Any]:
         """The next entry of this event; waits for it, passes over others."""
         while True:
-            entry = self._entries.get(timeout=30)
+            entry = self._entries.get(timeout=PATIENCE_SECONDS)
             if entry["event"] == event:
                 return entry
 

@@ -22,10 +22,10 @@ from client_sdk import Evaluation, Participant, RetryPolicy, TrainingPlan, Train
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from tests.builders import digest
 from tests.support.child import child
+from tests.support.patience import PATIENCE_SECONDS
 
 __all__ = ["MortalDevice", "flat_layout"]
 
-_SECONDS: Final = 120
 _RETRIES: Final = RetryPolicy(
     max_attempts=50, first_delay_seconds=0.01, max_delay_seconds=0.1, total_seconds=60.0
 )
@@ -58,7 +58,7 @@ class MortalDevice:
     def run(self) -> dict[str, Any]:
         """Lets it work until its update is acknowledged; returns its summary."""
         with self.start() as process:
-            output, _ = process.communicate(timeout=_SECONDS)
+            output, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0
         summary: dict[str, Any] = json.loads(output)
         return summary

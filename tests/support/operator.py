@@ -25,6 +25,7 @@ from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from tests.builders import NOW, a_config
+from tests.support.patience import PATIENCE_SECONDS
 
 __all__ = ["GRPC_ADDRESS", "Operator", "create_key", "live_admin", "task_parts"]
 
@@ -113,7 +114,7 @@ def live_admin(store: Store, blobs: BlobStore, **settings: Any) -> Iterator[str]
     thread.start()
 
     def run(step: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(step, loop).result(timeout=60)
+        return asyncio.run_coroutine_threadsafe(step, loop).result(timeout=PATIENCE_SECONDS)
 
     try:
         port = run(server.start())

@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["PATIENCE", "PATIENCE_SECONDS", "until"]
 
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 120.0
 PATIENCE: Final = timedelta(seconds=PATIENCE_SECONDS)
 
 

@@ -21,10 +21,11 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
+from tests.support.patience import PATIENCE_SECONDS
+
 __all__ = ["VARIABLE", "PostgresCluster", "PostgresServer", "find_binaries"]
 
 VARIABLE: Final = "FLASC_TEST_POSTGRES_URL"
-_START_SECONDS: Final = 60
 _SETTINGS: Final = {"listen_addresses": "", "shared_buffers": "32MB", "max_connections": "100"}
 _DURABILITY: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -78,7 +79,7 @@ class PostgresCluster:
 
     def start(self) -> None:
         """Returns once it answers; after a kill it recovers first."""
-        give_up = time.monotonic() + _START_SECONDS
+        give_up = time.monotonic() + PATIENCE_SECONDS
         self._process = self._spawn()
         while not self._answers():
             has_ended = self._process.poll() is not None
@@ -94,14 +95,14 @@ class PostgresCluster:
         """Ends every connection, then the server in good order."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(timeout=_START_SECONDS)
+            self._process.wait(timeout=PATIENCE_SECONDS)
             self._process = None
 
     def kill(self) -> None:
         """Ends the server at once, as a crash would; its sessions notice and end too."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=_START_SECONDS)
+            self._process.wait(timeout=PATIENCE_SECONDS)
             self._process = None
             self._was_killed = True
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, Any, Final, Self
 
 from tests.support.child import ROOT
+from tests.support.patience import PATIENCE_SECONDS
 
 __all__ = ["ServiceProcess"]
 
 _COMMAND: Final = (sys.executable, "-c", "from flasc_cli.main import main; main()", "serve")
-_STOP_SECONDS: Final = 60
 
 
 class ServiceProcess:
@@ -63,7 +63,7 @@ class ServiceProcess:
         try:
             if self._process is not None and error[0] is None:
                 self._process.send_signal(signal.SIGTERM)
-                returned = self._process.wait(timeout=_STOP_SECONDS)
+                returned = self._process.wait(timeout=PATIENCE_SECONDS)
                 assert returned == 0, self._log.read_text()[-2000:]
         finally:
             self._end()

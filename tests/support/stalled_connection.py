@@ -17,10 +17,9 @@ from tests.support.http2 import (
     FrameType,
     encode_headers,
 )
+from tests.support.patience import PATIENCE_SECONDS
 
 __all__ = ["StalledConnection", "as_message", "half_of"]
-
-_PATIENCE_SECONDS: Final = 60.0
 
 
 def as_message(data: bytes) -> bytes:
@@ -40,7 +39,7 @@ class StalledConnection:
         self._reader: Final = FrameReader()
         self._ended: Final[set[int]] = set()
         self._opened = 0
-        self._socket: Final = socket.create_connection(("127.0.0.1", port), _PATIENCE_SECONDS)
+        self._socket: Final = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
 
     def __enter__(self) -> Self:
         self._send(PREFACE, Frame(kind=FrameType.SETTINGS).to_bytes())

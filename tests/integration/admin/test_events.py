@@ -17,6 +17,7 @@ from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from tests.builders import a_round, a_task, an_adapter, an_event, stored
 from tests.support.operator import Operator, create_key, live_admin
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def frames_of(text: str) -> list[dict[str, str]]:
@@ -126,14 +127,18 @@ def test_a_change_made_by_another_process_reaches_an_open_stream(
     headers = {"Authorization": f"Bearer {create_key(sqlite_store, utc_now())}"}
 
     with live_admin(sqlite_store, blobs) as address:
-        with httpx.stream("GET", f"{address}/v1/events", headers=headers, timeout=60) as answer:
+        with httpx.stream(
+            "GET", f"{address}/v1/events", headers=headers, timeout=PATIENCE_SECONDS
+        ) as answer:
             lines = answer.iter_lines()
             assert read_frame(lines) == {"retry": "2000", "id": "0"}
             steer(task.id, TaskState.PAUSED)
             first = read_frame(lines)
         steer(task.id, TaskState.RUNNING)
         again = {**headers, "Last-Event-ID": first["id"]}
-        with httpx.stream("GET", f"{address}/v1/events", headers=again, timeout=60) as answer:
+        with httpx.stream(
+            "GET", f"{address}/v1/events", headers=again, timeout=PATIENCE_SECONDS
+        ) as answer:
             lines = answer.iter_lines()
             assert read_frame(lines)["id"] == first["id"]
             second = read_frame(lines)
@@ -146,7 +151,7 @@ def test_streams_end_when_the_server_stops(sqlite_store: Store, blobs: BlobStore
     headers = {"Authorization": f"Bearer {create_key(sqlite_store, utc_now())}"}
 
     with live_admin(sqlite_store, blobs) as address:
-        client = httpx.Client(headers=headers, timeout=60)
+        client = httpx.Client(headers=headers, timeout=PATIENCE_SECONDS)
         stream = client.send(client.build_request("GET", f"{address}/v1/events"), stream=True)
         lines = stream.iter_lines()
         read_frame(lines)

@@ -16,6 +16,7 @@ from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from tests.support.operator import live_admin
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def test_with_certificates_the_api_speaks_tls_alone(
@@ -31,9 +32,9 @@ def test_with_certificates_the_api_speaks_tls_alone(
 
     with live_admin(memory_store, blobs, tls_certificate=certificate, tls_key=key) as address:
         secure = address.replace("http://", "https://")
-        answer = httpx.get(f"{secure}/healthz", verify=trusting, timeout=60)
+        answer = httpx.get(f"{secure}/healthz", verify=trusting, timeout=PATIENCE_SECONDS)
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"{address}/healthz", timeout=60)
+            httpx.get(f"{address}/healthz", timeout=PATIENCE_SECONDS)
 
     assert answer.json() == {"status": "ok"}
     assert "server" not in answer.headers

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client_sdk import Event, Participant
+from client_sdk import Event, Participant, _rpc
 from flasc_core.layout import Role
 from flasc_core.methods import KeepLargest, UploadRule
 from flasc_core.sparse import SparseVector
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.scripted_service import CREDENTIAL, TASK, Peer
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
@@ -32,6 +33,13 @@ class Time:
 
     def now(self) -> float:
         return sum(self.slept)
+
+
+@pytest.fixture(autouse=True)
+def _a_busy_machine_is_no_dead_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a device tells as it leaves is told once, within a limit made for real devices."""
+    monkeypatch.setattr(_rpc, "_CALL_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(_rpc, "_LEAVING_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture

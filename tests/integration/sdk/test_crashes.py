@@ -11,6 +11,7 @@ import pytest
 
 from client_sdk import Participant, StepOutcome
 from tests.support.crashing_device import EXIT_CODE
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.scripted_service import Fault, Peer, a_task_spec
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 def run_until_death(peer: Peer, state: Path, event: str) -> None:
     script = "tests.support.crashing_device"
     command = [sys.executable, "-m", script, peer.address, str(state), event]
-    died = subprocess.run(command, cwd=ROOT, timeout=120, check=False)
+    died = subprocess.run(command, cwd=ROOT, timeout=PATIENCE_SECONDS, check=False)
     assert died.returncode == EXIT_CODE
 
 

@@ -25,6 +25,7 @@ from client_sdk.peft_trainer import adapter_layout, base_model_sha256
 from flasc_sim.blueprint import draw_blueprint
 from tests.builders import a_policy
 from tests.support.live import LiveService, live_service
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tiny_model import Examples, a_base_model, a_peft_model
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -41,7 +42,7 @@ def driven(service: LiveService) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        driver.join(60)
+        driver.join(PATIENCE_SECONDS)
 
 
 def test_the_ten_lines_take_part_in_a_task(

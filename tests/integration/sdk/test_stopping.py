@@ -10,6 +10,7 @@ import pytest
 from client_sdk import Event, Participant, StepOutcome, _rpc
 from client_sdk.events import Retrying, TrainingProgressed, Waiting
 from flasc_core.pb.v1 import device_service_pb2 as pb
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.scripted_service import Fault, Peer, a_task_spec, a_window
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
@@ -89,7 +90,7 @@ def test_stop_ends_a_call_that_is_under_way(
 ) -> None:
     def stop_and_never_answer() -> None:
         participant.stop()
-        ended.wait(30)
+        ended.wait(PATIENCE_SECONDS)
 
     if call == "StreamUpdate":
         peer.task_spec = a_task_spec(a_layout(), max_unary_payload_bytes=10)
@@ -110,7 +111,7 @@ def test_a_download_that_is_stopped_keeps_and_counts_what_arrives(
     peer: Peer, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow the machine is, the message arrives before the device looks again.
-    monkeypatch.setattr(_rpc, "_LOOK_SECONDS", 60.0)
+    monkeypatch.setattr(_rpc, "_LOOK_SECONDS", PATIENCE_SECONDS)
     with join() as participant:
         peer.on_chunk = participant.stop
         assert participant.step().outcome is StepOutcome.STOPPED

@@ -25,6 +25,7 @@ from tests.builders import (
     an_update,
     stored,
 )
+from tests.support.patience import PATIENCE_SECONDS
 
 ROUNDS, DEVICES, GOAL, OPERATORS = 30, 8, 6, 4
 
@@ -36,7 +37,7 @@ def race(store: Store, current: Round, updates: list[Update]) -> set[UUID]:
     close = CloseRound(store=store, now=lambda: NOW)
 
     def ask(update: Update) -> Reason | None:
-        start.wait(30)
+        start.wait(PATIENCE_SECONDS)
         try:
             retract(current.id, update.device_id, "a reason")
         except Refusal as refusal:
@@ -45,7 +46,7 @@ def race(store: Store, current: Round, updates: list[Update]) -> set[UUID]:
 
     with ThreadPoolExecutor(max_workers=OPERATORS) as operators:
         asking = [operators.submit(ask, update) for update in updates[:OPERATORS]]
-        start.wait(30)
+        start.wait(PATIENCE_SECONDS)
         close(current)
         answers = [one.result() for one in asking]
     assert set(answers) <= {None, Reason.ROUND_CLOSED}

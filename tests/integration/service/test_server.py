@@ -31,6 +31,7 @@ from tests.support.certificates import Certificates, issue_certificates
 from tests.support.device import SERVICE, SyntheticDevice, encoded_vector
 from tests.support.live import LiveService, live_service
 from tests.support.logged import Logged, logged
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.refused import call, refused
 from tests.support.seen import device_id_of, figures_of, rounds_of
 
@@ -57,18 +58,20 @@ class TestHealth:
         self, memory: LiveService, name: str
     ) -> None:
         stub = health_pb2_grpc.HealthStub(memory.channel())
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE_SECONDS)
         assert answer.status == SERVING
 
     def test_a_service_that_stops_says_so_first(self, memory: LiveService) -> None:
         stub = health_pb2_grpc.HealthStub(memory.channel())
-        watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=30)
+        watch = stub.Watch(
+            health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=PATIENCE_SECONDS
+        )
         assert next(watch).status == SERVING
         stopping = threading.Thread(target=memory.stop)
         stopping.start()
         assert next(watch).status == NOT_SERVING
         watch.cancel()
-        stopping.join(30)
+        stopping.join(PATIENCE_SECONDS)
         assert not stopping.is_alive()
 
 
@@ -76,7 +79,7 @@ class TestReflection:
     def services(self, live: LiveService) -> set[str]:
         stub = reflection_pb2_grpc.ServerReflectionStub(live.channel())
         asked = reflection_pb2.ServerReflectionRequest(list_services="")
-        [answer] = stub.ServerReflectionInfo(iter([asked]), timeout=30)
+        [answer] = stub.ServerReflectionInfo(iter([asked]), timeout=PATIENCE_SECONDS)
         return {service.name for service in answer.list_services_response.service}
 
     def test_by_default_nobody_learns_the_schema(self, memory: LiveService) -> None:
@@ -169,12 +172,12 @@ class TestDraining:
         request = pb.DownloadAdapterRequest(assignment_id=given.assignment_id)
         channel: Any = device.channel
         receiving = channel.unary_stream(SERVICE + "DownloadAdapter")(
-            request.SerializeToString(), metadata=device.metadata, timeout=60
+            request.SerializeToString(), metadata=device.metadata, timeout=PATIENCE_SECONDS
         )
         received = [next(receiving)]
 
         watch = health_pb2_grpc.HealthStub(memory.channel()).Watch(
-            health_pb2.HealthCheckRequest(), timeout=60
+            health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS
         )
         assert next(watch).status == SERVING
         stopping = threading.Thread(target=memory.stop)
@@ -188,7 +191,7 @@ class TestDraining:
         payload = b"".join(pb.DownloadAdapterResponse.FromString(part).data for part in received)
         assert len(payload) == given.download.size_bytes
         assert sha256(payload).digest() == given.download.sha256
-        stopping.join(30)
+        stopping.join(PATIENCE_SECONDS)
         assert not stopping.is_alive()
 
     def test_stopping_waits_for_the_books(self, memory: LiveService) -> None:
@@ -307,7 +310,7 @@ class TestLogs:
         for _ in range(2):
             assert log.take("driver_waits_for_storage")["level"] == "warning"
         stop.set()
-        running.join(30)
+        running.join(PATIENCE_SECONDS)
         assert not running.is_alive()
         store.close()
 

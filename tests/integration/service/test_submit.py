@@ -42,6 +42,7 @@ from tests.support.device import (
     stream_parts,
 )
 from tests.support.live import LiveService
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.seen import (
     adapters_of,
     assignment_of,
@@ -150,7 +151,7 @@ def test_one_payload_sent_many_times_at_once_counts_once(live: LiveService) -> N
     together = threading.Barrier(8)
 
     def send_now(number: int) -> pb.Receipt:
-        together.wait(10)
+        together.wait(PATIENCE_SECONDS)
         return send(device, ROUTES[number % 2], given, PAYLOAD)
 
     with ThreadPoolExecutor(8) as pool:
@@ -168,7 +169,7 @@ def test_of_two_payloads_at_once_one_is_accepted_and_one_refused(live: LiveServi
     together = threading.Barrier(2)
 
     def send_now(payload: bytes) -> bytes | None:
-        together.wait(10)
+        together.wait(PATIENCE_SECONDS)
         try:
             device.submit(given, payload)
         except grpc.RpcError as error:

@@ -22,6 +22,7 @@ from aggregator_service.store.memory import MemoryStore
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.builders import NOW, digest
+from tests.support.patience import PATIENCE_SECONDS
 
 PIECE = 8
 PAYLOAD = bytes(range(50))
@@ -156,7 +157,7 @@ def test_a_piece_that_was_handed_on_is_kept_and_charged_though_the_call_is_cance
             return calls.work_to_the_end(keep, start, data, received_bytes)
 
         # The one worker is busy, so that the piece has to wait.
-        calls.workers.submit(go_on.wait, 30)
+        calls.workers.submit(go_on.wait, PATIENCE_SECONDS)
         streams, stream = some_streams(), a_stream()
         reading = asyncio.ensure_future(stream.read(chunks(PIECE), streams, hand_on))
         await handed_on.wait()

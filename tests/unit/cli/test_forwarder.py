@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from flasc_cli.demo.forwarder import CountingForwarder, SocketBytes
+from tests.support.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def echo_port() -> Iterator[int]:
 
 def _exchange(port: int, data: bytes, answer_bytes: int) -> bytes:
     answer = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(data)
         while len(answer) < answer_bytes:
             answer += connection.recv(65_536)
@@ -66,7 +67,7 @@ def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted() -
         closed_port = unused.getsockname()[1]
     with CountingForwarder(("127.0.0.1", closed_port), ["device"]) as forwarder:
         port = forwarder.ports["device"]
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
             assert connection.recv(1) == b""
     assert forwarder.count("device") == SocketBytes()
     assert forwarder.connections("device") == 0
@@ -74,7 +75,9 @@ def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted() -
 
 def test_closing_ends_open_connections(echo_port: int) -> None:
     with CountingForwarder(("127.0.0.1", echo_port), ["device"]) as forwarder:
-        connection = socket.create_connection(("127.0.0.1", forwarder.ports["device"]), timeout=10)
+        connection = socket.create_connection(
+            ("127.0.0.1", forwarder.ports["device"]), timeout=PATIENCE_SECONDS
+        )
         connection.sendall(b"ab")
         assert connection.recv(4)
     with connection:

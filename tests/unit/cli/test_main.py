@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from flasc_cli.errors import ExitCode
 from flasc_cli.main import app
+from tests.support.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,7 +27,7 @@ def flasc(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={"PATH": "/usr/bin:/bin", "COLUMNS": "100", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
 
 

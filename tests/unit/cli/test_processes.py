@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flasc_cli.demo.processes import Children
+from tests.support.patience import PATIENCE_SECONDS
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = (
@@ -52,7 +53,7 @@ def test_a_child_sees_its_environment_niceness_and_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Children() as children:
         process = children.start(["-c", program], log=log, environment={"WORD": "x"}, niceness=3)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
     assert log.read_text() == f"x {os.nice(0) + 3}\n"
 
 
@@ -75,7 +76,7 @@ with Children() as children:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert parent.returncode == -signal.SIGKILL
     assert _is_gone(json.loads(parent.stdout))
@@ -87,6 +88,6 @@ def _is_gone(pid: int) -> bool:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
-    readable, _, _ = select.select([descriptor], [], [], 30)
+    readable, _, _ = select.select([descriptor], [], [], PATIENCE_SECONDS)
     os.close(descriptor)
     return bool(readable)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[3]
 PRINT_PACKAGES = """
 import sys
@@ -25,7 +27,7 @@ def test_importing_the_sdk_loads_grpc_protobuf_and_numpy_alone() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     # numpy and protobuf load parts of themselves late.
     assert set(done.stdout.split()) - {"google", "numpy"} == {"client_sdk", "flasc_core"}

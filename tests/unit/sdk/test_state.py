@@ -15,6 +15,7 @@ import pytest
 from client_sdk._errors import StateDamaged, StateFolderError, StateFolderInUse
 from client_sdk._state import PendingUpdate, StateFolder, Totals
 from flasc_core.pb.v1 import device_service_pb2 as pb
+from tests.support.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -164,7 +165,9 @@ def test_the_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
         f"state = StateFolder(pathlib.Path({str(tmp_path)!r}), task='t')\n"
         "os._exit(5)\n"
     )
-    died = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=120)
+    died = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, timeout=PATIENCE_SECONDS
+    )
     assert died.returncode == 5
     StateFolder(tmp_path, task="t").close()
 
