@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
@@ -33,6 +33,7 @@ __all__ = [
     "Sources",
     "Workload",
     "check_workload",
+    "digest_of",
     "load_workload",
     "workload_names",
 ]
@@ -78,16 +79,18 @@ class Sources:
 class Workload:
     """`train` holds the rows that devices may own, `held_out` those that score a run.
 
-    `validation` is for choosing between settings; None where there is none. `labels` and `owners`
-    are of the rows of `train`, shape (rows,), None where rows have none. `build(shape, seed)` makes
-    the adapted model, adapter and head drawn from `seed`, on which all examples are right as they
-    are: where frozen layers are computed once, they are left out of it. `facts` is said of
-    every result: model, dtype, what is cached. All of it can be pickled.
+    `validation` is for choosing between settings; None where there is none. `content_sha256` tells
+    what is in all rows, as they came and before anything was computed of them. `labels` and
+    `owners` are of the rows of `train`, shape (rows,), None where rows have none.
+    `build(shape, seed)` makes the adapted model, adapter and head drawn from `seed`, on which all
+    examples are right as they are: where frozen layers are computed once, they are left out of it.
+    `facts` is said of every result: model, dtype, what is cached. All of it can be pickled.
     """
 
     name: str
     train: Dataset[Any]
     held_out: Dataset[Any]
+    content_sha256: str
     validation: Dataset[Any] | None = None
     labels: NDArray[np.int64] | None = None
     owners: NDArray[np.int64] | None = None
@@ -105,11 +108,16 @@ class Workload:
         return len(self.train)  # type: ignore[arg-type]
 
     def identity(self) -> str:
-        """A digest of what it says of itself, and of how many rows whose labels and owners it has.
+        """A digest of what it says of itself and of its rows: content, labels, owners and number.
 
-        So that runs do not go on with other data by mistake; what is in a row has no part in it.
+        So that runs do not go on with other data by mistake.
         """
-        said = {"name": self.name, "model": self.base_model_name, "facts": dict(self.facts)}
+        said = {
+            "name": self.name,
+            "model": self.base_model_name,
+            "facts": dict(self.facts),
+            "content": self.content_sha256,
+        }
         digest = sha256(json.dumps(said, sort_keys=True).encode())
         for column in (self.labels, self.owners):
             digest.update(b"-" if column is None else column.astype("<i8").tobytes())
@@ -120,6 +128,15 @@ class Workload:
 def workload_names() -> list[str]:
     names = (module.name for module in pkgutil.iter_modules(workloads.__path__))
     return sorted(name for name in names if not name.startswith("_"))
+
+
+def digest_of(rows: Iterable[bytes]) -> str:
+    """Return a digest of rows of any lengths in their order, for `content_sha256`."""
+    digest = sha256()
+    for row in rows:
+        # Of each alone first, so that where one ends is a part of it.
+        digest.update(sha256(row).digest())
+    return digest.hexdigest()
 
 
 def check_workload(name: str, options: Mapping[str, JsonValue]) -> None:

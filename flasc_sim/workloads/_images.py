@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -27,7 +28,7 @@ from flasc_sim.image_models import (
 )
 from flasc_sim.models import DtypeName, with_lora
 from flasc_sim.state_cache import cached_image_states
-from flasc_sim.workload import AdapterShape, Sources, Workload
+from flasc_sim.workload import AdapterShape, Sources, Workload, digest_of
 
 __all__ = ["ImageOptions", "image_workload", "read_options"]
 
@@ -92,13 +93,16 @@ def image_workload(table: LabelledImages, options: ImageOptions, sources: Source
     The score is accuracy; of images that may be of several classes it is micro-averaged F1.
     """
     parts = _parts(table, options)
-    made = _datasets(table, parts, options, sources)
+    shape = _NORMALISED[options.normalised](options.pixels)
+    images = {name: DecodedImages(table, rows, shape) for name, rows in parts.items() if rows.size}
+    made = _datasets(images, options, len(table.label_names), sources)
     several = table.labels.ndim == 2
     train = parts["train"]
     return Workload(
         name=table.name,
         train=made["train"],
         held_out=made["held_out"],
+        content_sha256=digest_of(chain.from_iterable(part.identity() for part in images.values())),
         validation=made.get("validation"),
         labels=None if several else table.labels[train],
         owners=None if table.owners is None else table.owners[train],
@@ -135,16 +139,11 @@ def _parts(table: LabelledImages, options: ImageOptions) -> dict[str, NDArray[np
 
 
 def _datasets(
-    table: LabelledImages,
-    parts: Mapping[str, NDArray[np.int64]],
-    options: ImageOptions,
-    sources: Sources,
+    images: Mapping[str, DecodedImages], options: ImageOptions, labels: int, sources: Sources
 ) -> dict[str, Dataset[Any]]:
-    shape = _NORMALISED[options.normalised](options.pixels)
-    images = {name: DecodedImages(table, rows, shape) for name, rows in parts.items() if rows.size}
     if not options.skipped:
         return dict(images)
-    model = _load(options, len(table.label_names), sources, seed=0)
+    model = _load(options, labels, sources, seed=0)
     return {
         name: cached_image_states(model, decoded, layers=options.skipped, folder=sources.cache)
         for name, decoded in images.items()

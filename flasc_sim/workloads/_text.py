@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
@@ -28,7 +28,7 @@ from flasc_sim.models import (
     with_lora,
 )
 from flasc_sim.state_cache import cached_states
-from flasc_sim.workload import AdapterShape, Sources, Workload
+from flasc_sim.workload import AdapterShape, Sources, Workload, digest_of
 
 __all__ = ["TextOptions", "read_text_options", "text_workload"]
 
@@ -84,16 +84,13 @@ def text_workload(table: LabelledTexts, options: TextOptions, sources: Sources) 
     scored = np.random.default_rng(_SCORED_SEED).permutation(np.flatnonzero(table.held_out))
     held_out = np.sort(scored[: options.scored or None])
     rows = {"train": train, "held_out": held_out, "validation": validation}
-    made, collate = _datasets(
-        {name: _take(table, chosen) for name, chosen in rows.items()},
-        options,
-        len(table.label_names),
-        sources,
-    )
+    parts = {name: _take(table, chosen) for name, chosen in rows.items()}
+    made, collate = _datasets(parts, options, len(table.label_names), sources)
     return Workload(
         name=table.name,
         train=made["train"],
         held_out=made["held_out"],
+        content_sha256=digest_of(_content(parts)),
         validation=made.get("validation"),
         labels=table.labels[train],
         owners=table.owners[train],
@@ -113,6 +110,12 @@ def text_workload(table: LabelledTexts, options: TextOptions, sources: Sources) 
             "held_out_rows": held_out.size,
         },
     )
+
+
+def _content(parts: Mapping[str, Examples]) -> Iterator[bytes]:
+    for name, examples in parts.items():
+        yield f"{name} {examples.labels}".encode()
+        yield from (text.encode() for text in examples.texts)
 
 
 def _datasets(

@@ -26,7 +26,7 @@ from flasc_sim.language_model import load_language_model
 from flasc_sim.models import DtypeName, load_tokenizer, with_lora
 from flasc_sim.next_tokens import NextTokens, PadNextTokens, StoredNextTokens
 from flasc_sim.state_cache import cached_states
-from flasc_sim.workload import AdapterShape, Sources, Workload
+from flasc_sim.workload import AdapterShape, Sources, Workload, digest_of
 
 __all__ = ["load", "read_options"]
 
@@ -77,15 +77,14 @@ def load(options: LanguageOptions, sources: Sources) -> Workload:
         "held_out": np.sort(held_out[: options.scored or None]),
     }
     tokenizer = load_tokenizer(options.model)
-    tokens = {
-        name: NextTokens([table.texts[row] for row in some.tolist()], tokenizer, options.tokens)
-        for name, some in rows.items()
-    }
+    texts = {name: [table.texts[row] for row in some.tolist()] for name, some in rows.items()}
+    tokens = {name: NextTokens(some, tokenizer, options.tokens) for name, some in texts.items()}
     made, collate = _examples(tokens, cast("int", tokenizer.pad_token_id), options, sources)
     return Workload(
         name="Reddit",
         train=made["train"],
         held_out=made["held_out"],
+        content_sha256=digest_of(text.encode() for some in texts.values() for text in some),
         owners=_owners(table, rows["train"], tokens["train"]),
         build=partial(_build, options),
         base_model_name=base_model_name(options.model, options.dtype),

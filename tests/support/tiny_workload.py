@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def a_workload(rows: int = 60) -> Workload:
         name="tiny",
         train=train,
         held_out=Examples(30, seed=7),
+        content_sha256=sha256(train.input_ids.numpy().tobytes()).hexdigest(),
         validation=Examples(20, seed=8),
         labels=train.labels.numpy().astype(np.int64),
         owners=np.arange(rows, dtype=np.int64) % 6,

@@ -129,6 +129,39 @@ def test_computing_frozen_layers_once_changes_nothing(task: str, tmp_path: Path)
     assert again_score == once_score
 
 
+def change_one_row(folder: Path) -> None:
+    """Swap two rows' texts or images: sizes, labels and owners stay as they are."""
+    for file in folder.glob("train_clients.json"):
+        file.write_text(file.read_text().replace("1 2 3 4", "1 2 4 3", 1))
+    for file in (
+        *folder.glob("copy.parquet"),
+        *folder.glob("corpus.parquet"),
+        *folder.glob("train-*"),
+    ):
+        table = pq.read_table(file)
+        name = next(name for name in ("jpg", "image", "text") if name in table.column_names)
+        rows = table.column(name).to_pylist()
+        rows[:2] = rows[1::-1]
+        at = table.column_names.index(name)
+        pq.write_table(table.set_column(at, name, pa.array(rows)), file)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_in_a_row_is_a_part_of_the_identity(
+    task: str, cached: bool, tmp_path: Path
+) -> None:
+    options, sources = TASKS[task](tmp_path)
+
+    def identity() -> str:
+        return load_workload(task, {**options, "cached": cached}, sources).identity()
+
+    before = identity()
+    assert identity() == before
+    change_one_row(tmp_path)
+    assert identity() != before
+
+
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_model_without_a_layer_for_the_adapter_is_refused(

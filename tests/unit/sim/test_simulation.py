@@ -109,13 +109,16 @@ def test_a_folder_with_other_settings_is_refused_and_unchanged(tmp_path: Path) -
     assert bytes_of(RunFolder(path=tmp_path)) == before
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["labels", "content"])
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, column: str) -> None:
     folder = RunFolder(path=tmp_path)
     killed(folder, after=2, checkpoint_every=1)
 
     def other() -> Workload:
         same = a_workload()
         assert same.labels is not None
+        if column == "content":
+            return replace(same, content_sha256="other")
         return replace(same, labels=same.labels[::-1])
 
     with pytest.raises(ValueError, match="other data"):
