@@ -1,19 +1,27 @@
-"""The live service on SQLite, and a clock that stands still."""
+"""The live service on SQLite, worlds on SQLite, and a clock that stands still."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
-from aggregator_service.store.open import open_blobs
+from aggregator_service.store.memory import MemoryBlobs
+from aggregator_service.store.open import open_blobs, open_store
 from tests.builders import NOW
+from tests.support.faults import Trap
 from tests.support.live import LiveService, live_service
+from tests.support.one_task import OneTask
 
 
 @pytest.fixture
@@ -25,6 +33,34 @@ def blobs(tmp_path: Path) -> BlobStore:
 def live(sqlite_store: Store, blobs: BlobStore) -> Iterator[LiveService]:
     with live_service(sqlite_store, blobs) as running:
         yield running
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """In memory where the system has such a folder: no machine stops here, only processes."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def on_disk(sqlite_template: Path, memory_folder: Path) -> Iterator[Callable[..., OneTask]]:
+    """Makes an empty world on SQLite, a new one at every call, with traps or without."""
+    numbers = count()
+    with ExitStack() as worlds:
+
+        def make(traps: Iterable[Trap] = ()) -> OneTask:
+            path = memory_folder / f"{next(numbers)}.db"
+            shutil.copyfile(sqlite_template, path)
+            world = OneTask(
+                reopen=lambda: open_store(f"sqlite:///{path}", pool_size=1),
+                blobs=MemoryBlobs(),
+                traps=iter(traps),
+            )
+            worlds.callback(world.close)
+            return world
+
+        yield make
 
 
 @dataclass(slots=True)

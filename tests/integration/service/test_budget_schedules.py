@@ -5,12 +5,8 @@
 
 from __future__ import annotations
 
-import shutil
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable
 
-from aggregator_service.store.memory import MemoryBlobs
-from aggregator_service.store.open import open_store
 from tests.support.one_task import OneTask, in_memory
 from tests.support.private_schedules import play_and_check
 
@@ -23,15 +19,6 @@ def test_no_schedule_overspends() -> None:
     assert sum(deaths) > IN_MEMORY
 
 
-def test_no_schedule_overspends_on_disk(sqlite_template: Path, tmp_path: Path) -> None:
-    numbers = count()
-
-    def on_disk() -> OneTask:
-        path = tmp_path / f"{next(numbers)}.db"
-        shutil.copyfile(sqlite_template, path)
-        return OneTask(
-            reopen=lambda: open_store(f"sqlite:///{path}", pool_size=1), blobs=MemoryBlobs()
-        )
-
+def test_no_schedule_overspends_on_disk(on_disk: Callable[[], OneTask]) -> None:
     deaths = [play_and_check(seed, on_disk) for seed in range(ON_DISK)]
     assert sum(deaths) > ON_DISK

@@ -6,13 +6,8 @@ and after it, when the answer is lost. The tests enumerate them until none is le
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from itertools import count
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -23,8 +18,6 @@ from aggregator_service.app.report_outcome import ReportOutcome
 from aggregator_service.domain.assignments import AssignmentState, Evaluation
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import TaskState
-from aggregator_service.store.memory import MemoryBlobs
-from aggregator_service.store.open import open_store
 from tests.support.crowded_round import CROWD, SHARDS, check_crowd, crowded, fold_and_publish
 from tests.support.faults import Moment, Trap, every_trap
 from tests.support.one_hot import eager_policy, one_hot_config
@@ -36,30 +29,11 @@ DEVICES = 4
 
 
 @pytest.fixture
-def memory_folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where the system has such a folder: no machine stops here, only processes."""
-    shared = Path("/dev/shm")
-    with TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
-def worlds(request: pytest.FixtureRequest, memory_folder: Path) -> Worlds:
+def worlds(request: pytest.FixtureRequest) -> Worlds:
     """Makes an empty world, a new one at every call."""
     if request.param == "memory":
         return in_memory
-    template: Path = request.getfixturevalue("sqlite_template")
-    numbers = count()
-
-    def on_disk(traps: Iterable[Trap]) -> OneTask:
-        path = memory_folder / f"{next(numbers)}.db"
-        shutil.copyfile(template, path)
-        return OneTask(
-            reopen=lambda: open_store(f"sqlite:///{path}", pool_size=1),
-            blobs=MemoryBlobs(),
-            traps=iter(traps),
-        )
-
+    on_disk: Worlds = request.getfixturevalue("on_disk")
     return on_disk
 
 
