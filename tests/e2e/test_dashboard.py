@@ -23,6 +23,7 @@ from aggregator_service.store.memory import MemoryBlobs
 from tests.builders import a_reservation, a_round, stored
 from tests.support.history import History, a_history
 from tests.support.operator import create_key, live_admin
+from tests.support.patience import PATIENCE_SECONDS
 
 CHROMIUM: Final = Path(os.environ.get("FLASC_TEST_CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS: Final = (
@@ -44,8 +45,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=1_000 * PATIENCE_SECONDS)
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=1_000 * PATIENCE_SECONDS
+        )
         yield launched
         launched.close()
 
@@ -71,7 +75,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     """The page before a key is given; what it wants from elsewhere or logs fails the test."""
     context = browser.new_context()
     opened = context.new_page()
-    opened.set_default_timeout(60_000)
+    opened.set_default_timeout(1_000 * PATIENCE_SECONDS)
     asked: list[str] = []
     problems: list[str] = []
     opened.on("request", lambda request: asked.append(request.url))
@@ -87,8 +91,8 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 def entered(page: Page, key: str) -> Page:
     page.get_by_label("Key").fill(key)
     page.get_by_role("button", name="Open").click()
-    expect(page.locator("#live")).to_have_text("live", timeout=60_000)
-    expect(page.locator("#rounds tr")).to_have_count(5, timeout=60_000)
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator("#rounds tr")).to_have_count(5)
     return page
 
 
@@ -148,7 +152,7 @@ def test_a_private_task_shows_what_it_has_reserved(
     page.get_by_label("Key").fill(key)
     page.get_by_role("button", name="Open").click()
     tiles = page.locator("#tiles")
-    expect(tiles).to_contain_text("\u03b5 2.500", timeout=60_000)
+    expect(tiles).to_contain_text("\u03b5 2.500")
     expect(tiles).to_contain_text("once round 5 is published, the last")
 
 
@@ -158,7 +162,7 @@ def test_a_round_that_changes_shows_without_a_reload(
     last = history.rounds[-1]
     AbortRound(store=sqlite_store, now=utc_now)(last.id)
 
-    expect(entered.locator("#rounds tr").first).to_contain_text("ABORTED OPERATOR", timeout=60_000)
+    expect(entered.locator("#rounds tr").first).to_contain_text("ABORTED OPERATOR")
 
     opened = a_round(history.task, state=RoundState.COLLECTING, number=6, base_version=3)
     stored(sqlite_store, replace(opened, opened_at=utc_now()))
@@ -167,7 +171,7 @@ def test_a_round_that_changes_shows_without_a_reload(
     )
     stored(sqlite_store, event)
 
-    expect(entered.locator("#rounds tr")).to_have_count(6, timeout=60_000)
+    expect(entered.locator("#rounds tr")).to_have_count(6)
     expect(entered.locator("#rounds tr").first).to_contain_text("COLLECTING")
 
 
@@ -182,17 +186,17 @@ def test_another_task_is_shown_when_it_is_chosen(
         Event(task_id=other.task.id, round_id=None, state=other.task.state, at=utc_now()),
     )
 
-    entered.get_by_role("link", name="other").click(timeout=60_000)
+    entered.get_by_role("link", name="other").click()
 
     expect(entered.locator("#task-title")).to_contain_text("other")
-    expect(entered.locator("#rounds tr")).to_have_count(2, timeout=60_000)
+    expect(entered.locator("#rounds tr")).to_have_count(2)
     entered.get_by_role("link", name=history.task.name).click()
-    expect(entered.locator("#rounds tr")).to_have_count(5, timeout=60_000)
+    expect(entered.locator("#rounds tr")).to_have_count(5)
 
 
 def test_a_key_is_kept_for_the_tab_and_forgotten_on_request(entered: Page) -> None:
     entered.reload()
-    expect(entered.locator("#rounds tr")).to_have_count(5, timeout=60_000)
+    expect(entered.locator("#rounds tr")).to_have_count(5)
 
     entered.get_by_role("button", name="Forget key").click()
     expect(entered.get_by_label("Key")).to_be_focused()
@@ -207,14 +211,14 @@ def test_a_wrong_key_is_told_so(page: Page) -> None:
     page.get_by_label("Key").fill("flk_" + "0" * 32 + "_" + "A" * 43)
     page.get_by_role("button", name="Open").click()
 
-    expect(page.locator("#key-problem")).to_contain_text("not valid", timeout=60_000)
+    expect(page.locator("#key-problem")).to_contain_text("not valid")
     expect(page.locator("#board")).to_be_hidden()
 
 
 def test_a_revoked_key_is_asked_for_again(entered: Page, key: str, sqlite_store: Store) -> None:
     RevokeApiKey(store=sqlite_store, now=utc_now)(claimed_id(SecretKind.API_KEY, key))
 
-    expect(entered.get_by_label("Key")).to_be_visible(timeout=60_000)
+    expect(entered.get_by_label("Key")).to_be_visible()
     expect(entered.locator("#tasks tr")).to_have_count(1)
     expect(entered.locator("#board")).to_be_hidden()
 
@@ -234,5 +238,5 @@ def test_names_are_shown_as_text_and_never_as_markup(
         Event(task_id=hostile.task.id, round_id=None, state=hostile.task.state, at=utc_now()),
     )
 
-    expect(entered.locator("#tasks")).to_contain_text("<img src=x", timeout=60_000)
+    expect(entered.locator("#tasks")).to_contain_text("<img src=x")
     assert entered.locator("#tasks img").count() == 0
