@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
-from tests.support.patience import PATIENCE_SECONDS
+from tests.support.patience import PATIENCE_SECONDS, until
 
 __all__ = ["VARIABLE", "PostgresCluster", "PostgresServer", "find_binaries"]
 
@@ -64,14 +64,17 @@ class PostgresCluster:
 
     def __init__(self, binaries: Path, *, durable: bool = False) -> None:
         self._binaries = binaries
-        self._folder = Path(tempfile.mkdtemp(prefix="flasc-pg-"))
         self._account = _other_account() if os.geteuid() == 0 else None
-        if self._account is not None:
-            os.chown(self._folder, self._account.pw_uid, self._account.pw_gid)
+        # Not in a test's own folder, whose path is too long for a socket's.
+        self._folder = Path(tempfile.mkdtemp(prefix="flasc-pg-"))
         self._settings = _SETTINGS | dict.fromkeys(_DURABILITY, "on" if durable else "off")
         self._process: subprocess.Popen[bytes] | None = None
         self._was_killed = False
-        self._create()
+        try:
+            self._create()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -107,8 +110,17 @@ class PostgresCluster:
             self._was_killed = True
 
     def close(self) -> None:
-        self.stop()
+        """Nothing is left of it, even where it does not end in good order."""
+        try:
+            self.stop()
+        finally:
+            self.kill()
+            # Sessions of a server that was killed may still write.
+            until(self._removed, f"the end of {self._folder}")
+
+    def _removed(self) -> bool:
         shutil.rmtree(self._folder, ignore_errors=True)
+        return not self._folder.exists()
 
     @property
     def _data(self) -> Path:
@@ -119,13 +131,14 @@ class PostgresCluster:
         return self._folder / "log"
 
     def _create(self) -> None:
+        if self._account is not None:
+            os.chown(self._folder, self._account.pw_uid, self._account.pw_gid)
         arguments = [str(self._binaries / "initdb"), "-D", str(self._data), "-U", "postgres"]
         arguments += ["-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
         created = subprocess.run(
             arguments, capture_output=True, text=True, check=False, **self._drop_rights()
         )
         if created.returncode != 0:
-            shutil.rmtree(self._folder, ignore_errors=True)
             raise RuntimeError(f"initdb failed: {created.stderr}")
 
     def _drop_rights(self) -> dict[str, Any]:

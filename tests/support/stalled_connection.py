@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -32,19 +34,27 @@ def half_of(message: bytes) -> bytes:
 
 
 class StalledConnection:
-    """Raw HTTP/2 on loopback; knows of every stream of its own whether the service has ended it."""
+    """Raw HTTP/2 on loopback; knows of every stream of its own whether the service has ended it.
+
+    Asked whether it is alive it says so, and thus hangs for as long as a test takes.
+    """
 
     def __init__(self, port: int, credential: str) -> None:
         self._credential: Final = credential
-        self._reader: Final = FrameReader()
-        self._ended: Final[set[int]] = set()
         self._opened = 0
-        self._socket: Final = socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS)
+        self._asked = 0
+        # What has been read; whoever waits for more of it is woken.
+        self._ended: Final[set[int]] = set()
+        self._answers = 0
+        self._is_over = False
+        self._changed: Final = threading.Condition()
+        self._sending: Final = threading.Lock()
+        self._socket: Final = socket.create_connection(("127.0.0.1", port))
+        self._thread: Final = threading.Thread(target=self._read)
 
     def __enter__(self) -> Self:
         self._send(PREFACE, Frame(kind=FrameType.SETTINGS).to_bytes())
-        self._read_until(FrameType.SETTINGS, flags=0)
-        self._send(Frame(kind=FrameType.SETTINGS, flags=ACK).to_bytes())
+        self._thread.start()
         return self
 
     def __exit__(
@@ -53,6 +63,10 @@ class StalledConnection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Wakes the thread that reads from it.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE_SECONDS)
         self._socket.close()
 
     def begin(self, method: str, data: Iterable[bytes]) -> None:
@@ -76,22 +90,35 @@ class StalledConnection:
 
     def still_open(self) -> int:
         """How many calls the service has not ended, once it has read all that was sent."""
+        self._asked += 1
         self._send(Frame(kind=FrameType.PING, payload=bytes(8)).to_bytes())
-        self._read_until(FrameType.PING, flags=ACK)
-        return self._opened - len(self._ended)
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: self._is_over or self._answers == self._asked, PATIENCE_SECONDS
+            ), "the service does not answer"
+            assert not self._is_over, "the service has closed the connection"
+            return self._opened - len(self._ended)
 
     def _send(self, *data: bytes) -> None:
-        self._socket.sendall(b"".join(data))
+        with self._sending:
+            self._socket.sendall(b"".join(data))
 
-    def _read_until(self, kind: FrameType, *, flags: int) -> None:
-        while True:
-            data = self._socket.recv(64 << 10)
-            if not data:
-                raise AssertionError("the service has closed the connection")
-            found = False
-            for frame in self._reader.feed(data):
-                if frame.ends_stream:
-                    self._ended.add(frame.stream)
-                found = found or (frame.kind == kind and frame.flags == flags)
-            if found:
-                return
+    def _read(self) -> None:
+        reader = FrameReader()
+        with suppress(OSError):
+            while data := self._socket.recv(64 << 10):
+                for frame in reader.feed(data):
+                    self._take(frame)
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind in {FrameType.SETTINGS, FrameType.PING} and not frame.flags & ACK:
+            payload = frame.payload if frame.kind == FrameType.PING else b""
+            self._send(Frame(kind=frame.kind, flags=ACK, payload=payload).to_bytes())
+        with self._changed:
+            if frame.ends_stream:
+                self._ended.add(frame.stream)
+            self._answers += frame.kind == FrameType.PING and bool(frame.flags & ACK)
+            self._changed.notify_all()
