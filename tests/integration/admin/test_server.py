@@ -15,6 +15,7 @@ from admin_api.server import AdminServer, serve
 from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
+from tests.support.logged import logged
 from tests.support.operator import live_admin
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -61,14 +62,12 @@ def test_a_port_that_is_taken_is_told_at_the_start(memory_store: Store, blobs: B
 def test_serving_ends_with_its_event_and_frees_the_port(
     memory_store: Store, blobs: BlobStore
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-
     async def serve_briefly() -> None:
         until = asyncio.Event()
         until.set()
-        await serve(ServiceSettings(http_port=port), memory_store, blobs, until=until)
+        await serve(ServiceSettings(http_port=0), memory_store, blobs, until=until)
 
-    asyncio.run(serve_briefly())
+    with logged() as log:
+        asyncio.run(serve_briefly())
 
-    socket.create_server(("127.0.0.1", port)).close()
+    socket.create_server(("127.0.0.1", log.take("admin_started")["port"])).close()

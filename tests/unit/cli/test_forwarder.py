@@ -63,12 +63,13 @@ def test_a_device_that_connects_again_goes_on_counting(echo_port: int) -> None:
 
 
 def test_without_a_server_the_connection_ends_at_once_and_nothing_is_counted() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        closed_port = unused.getsockname()[1]
-    with CountingForwarder(("127.0.0.1", closed_port), ["device"]) as forwarder:
-        port = forwarder.ports["device"]
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
-            assert connection.recv(1) == b""
+    with socket.socket() as deaf:
+        # Taken, so that nobody else gets it, and never listened on.
+        deaf.bind(("127.0.0.1", 0))
+        with CountingForwarder(deaf.getsockname(), ["device"]) as forwarder:
+            address = ("127.0.0.1", forwarder.ports["device"])
+            with socket.create_connection(address, timeout=PATIENCE_SECONDS) as connection:
+                assert connection.recv(1) == b""
     assert forwarder.count("device") == SocketBytes()
     assert forwarder.connections("device") == 0
 
