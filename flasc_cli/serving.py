@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import typer
@@ -28,7 +28,7 @@ from aggregator_service.telemetry import (
 from flasc_cli import database
 from flasc_cli.errors import CliError, ExitCode
 
-__all__ = ["run_service"]
+__all__ = ["run_service", "stopped_together"]
 
 
 def run_service(role: str, given: Mapping[str, Any]) -> None:
@@ -79,31 +79,46 @@ async def _serve(role: str, settings: ServiceSettings, store: Store, blobs: Blob
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, until.set)
     addresses: dict[str, str] = {}
-    async with AsyncExitStack() as parts:
+    async with AsyncExitStack() as last, stopped_together() as stops:
         if settings.metrics_port is not None:
             server, thread = start_http_server(settings.metrics_port, settings.metrics_host)
-            parts.callback(thread.join)
-            parts.callback(server.shutdown)
+            last.callback(thread.join)
+            last.callback(server.shutdown)
             addresses["metrics"] = f"http://{settings.metrics_host}:{server.server_port}/metrics"
         if role in {"all", "aggregator"}:
             aggregator = Aggregator(settings, store, blobs)
-            parts.push_async_callback(aggregator.stop)
+            stops.append(aggregator.stop)
             settings = settings.model_copy(update={"grpc_port": await aggregator.start()})
             addresses["devices"] = f"{settings.grpc_host}:{settings.grpc_port}"
         if role in {"all", "admin"}:
             from admin_api.server import AdminServer
 
             admin = AdminServer(settings, store, blobs)
-            parts.push_async_callback(admin.stop)
+            stops.append(admin.stop)
             scheme = "http" if settings.tls_key is None else "https"
             addresses["admin"] = f"{scheme}://{settings.http_host}:{await admin.start()}"
         if role in {"all", "driver"}:
             driving = asyncio.create_task(drive(settings, store, blobs, until=until))
             # Without its driver a service only pretends to work: end, and be started again.
             driving.add_done_callback(lambda _: until.set())
-            parts.push_async_callback(lambda: driving)
+            stops.append(lambda: driving)
         _print_addresses(addresses, as_json=bool(settings.log_json))
         await until.wait()
+
+
+@asynccontextmanager
+async def stopped_together() -> AsyncIterator[list[Callable[[], Awaitable[None]]]]:
+    """Stops in the end what was put on the list, all at once: the longest grace is all it takes.
+
+    Each is waited for whatever becomes of the others.
+    """
+    stops: list[Callable[[], Awaitable[None]]] = []
+    try:
+        yield stops
+    finally:
+        async with AsyncExitStack() as ending:
+            for stopping in [asyncio.ensure_future(stop()) for stop in stops]:
+                ending.push_async_callback(asyncio.wait_for, stopping, None)
 
 
 def _print_addresses(addresses: Mapping[str, str], *, as_json: bool) -> None:
