@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from aggregator_service.app.private_cohort import may_take_part, seats_of
 from aggregator_service.domain.assignments import Assignment, AssignmentState
 from aggregator_service.domain.credentials import Device
-from aggregator_service.domain.rounds import Round, RoundKind, RoundPolicy, RoundState
+from aggregator_service.domain.rounds import Round, RoundKind, RoundPolicy
 from aggregator_service.domain.tasks import Task, TaskConfig, TaskState
 from aggregator_service.store.base import Lock, Store, Transaction
 from flasc_core.errors import Reason, Refusal
@@ -79,7 +79,7 @@ class CheckIn:
             latest = tx.adapters.latest(task.id)
             return Finished(final_version=0 if latest is None else latest.version)
         current = tx.rounds.latest(task.id)
-        if current is None or not _admits(current, now):
+        if current is None or not current.admits(now):
             return wait
         existing = tx.assignments.of_device(current.id, device_id)
         if existing is not None:
@@ -102,7 +102,7 @@ class CheckIn:
             raise AssertionError("a task and its rounds are never removed")
         seats = seats_of(tx, current)
         # Another round may have come since the device was looked at.
-        admitted = _admits(current, now) and _may_join(tx, task, current, device_id)
+        admitted = current.admits(now) and _may_join(tx, task, current, device_id)
         if not admitted or not tx.rounds.take_seat(current.id, seats):
             return RetryLater(policy=task.config.policy)
         device = tx.devices.get(device_id)
@@ -132,11 +132,6 @@ def _check_model(task: Task, query: Query) -> None:
             f"this device's frozen weights are not those of {base.name!r}; load that model",
             expected=base.sha256.hex(),
         )
-
-
-def _admits(current: Round, now: datetime) -> bool:
-    deadline = current.deadline
-    return current.state is RoundState.COLLECTING and deadline is not None and now < deadline
 
 
 def _may_join(tx: Transaction, task: Task, current: Round, device_id: UUID) -> bool:

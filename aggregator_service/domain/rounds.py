@@ -179,10 +179,14 @@ class Round:
     def deadline(self) -> datetime | None:
         return None if self.opened_at is None else self.opened_at + self.policy.window
 
-    def check_admits(self, now: datetime) -> None:
-        """Refuses (ROUND_CLOSED) unless an update that arrives at `now` still counts."""
+    def admits(self, now: datetime) -> bool:
+        """Whether an update that arrives at `now` still counts."""
         deadline = self.deadline
-        if self.state is not RoundState.COLLECTING or deadline is None or now >= deadline:
+        return self.state is RoundState.COLLECTING and deadline is not None and now < deadline
+
+    def check_admits(self, now: datetime) -> None:
+        """Refuses (ROUND_CLOSED) where the round does not admit an update."""
+        if not self.admits(now):
             raise Refusal(
                 Reason.ROUND_CLOSED,
                 "the round takes no more updates; check in for the next one",
