@@ -16,7 +16,7 @@ from admin_api.middleware import AccessLog, Authenticate, LimitBody
 from admin_api.problems import handle_problems, refusals
 from admin_api.routes import adapters, dashboard, devices, events, keys, operations, rounds, tasks
 from admin_api.services import Services
-from aggregator_service.app.api_keys import AuthenticateApiKey
+from aggregator_service.app.authenticate_api_key import AuthenticateApiKey
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason

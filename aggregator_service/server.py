@@ -15,9 +15,9 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from aggregator_service.app.authenticate_device import AuthenticateDevice
 from aggregator_service.app.check_in import CheckIn
 from aggregator_service.app.count_refusal import CountRefusal
-from aggregator_service.app.enroll_device import AuthenticateDevice
 from aggregator_service.app.read_download import ReadDownload
 from aggregator_service.app.receive_upload import ReceiveUpload
 from aggregator_service.app.report_outcome import ReportOutcome

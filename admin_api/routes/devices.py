@@ -20,7 +20,9 @@ from admin_api.schemas.devices import (
     NewTier,
 )
 from admin_api.services import Limit, ServicesDep, UuidCursor
-from aggregator_service.app.enroll_device import EnrollDevice, RevokeDevice, SetTier
+from aggregator_service.app.enroll_device import EnrollDevice
+from aggregator_service.app.revoke_device import RevokeDevice
+from aggregator_service.app.set_tier import SetTier
 from flasc_core.errors import Reason, Refusal
 
 __all__ = ["router"]

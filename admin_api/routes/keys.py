@@ -14,7 +14,8 @@ from admin_api.problems import refusals
 from admin_api.schemas.common import Page
 from admin_api.schemas.devices import ApiKeyView, NewApiKey, NewApiKeyView
 from admin_api.services import CallerDep, Limit, ServicesDep, UuidCursor
-from aggregator_service.app.api_keys import CreateApiKey, RevokeApiKey
+from aggregator_service.app.create_api_key import CreateApiKey
+from aggregator_service.app.revoke_api_key import RevokeApiKey
 from flasc_core.errors import Reason
 
 __all__ = ["router"]

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from aggregator_service.app.close_round import BeginFolding, CloseRound
+from aggregator_service.app.begin_folding import BeginFolding
+from aggregator_service.app.close_round import CloseRound
 from aggregator_service.app.fold_updates import FoldUpdates
 from aggregator_service.app.follow_up import follow_up
 from aggregator_service.app.open_round import OpenRound

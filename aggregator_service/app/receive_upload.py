@@ -13,16 +13,16 @@ from typing import Final
 from uuid import UUID
 
 from aggregator_service.app.own_assignment import Work, own_work
-from aggregator_service.app.submit_update import (
+from aggregator_service.app.submit_update import SubmitUpdate
+from aggregator_service.app.upload_pieces import UploadPieces
+from aggregator_service.app.upload_rules import (
     Receipt,
-    SubmitUpdate,
     UpdateHeader,
     check_header,
     check_repeats,
     check_size,
     repeated,
 )
-from aggregator_service.app.upload_pieces import UploadPieces
 from aggregator_service.domain.updates import Update
 from aggregator_service.store.base import Store, Transaction
 from aggregator_service.store.blobs import BlobMissing, BlobStore

@@ -21,8 +21,8 @@ from uuid import UUID, uuid4
 import grpc
 import structlog
 
+from aggregator_service.app.authenticate_device import AuthenticateDevice
 from aggregator_service.app.count_refusal import CountRefusal
-from aggregator_service.app.enroll_device import AuthenticateDevice
 from aggregator_service.rpc.errors import STATUS, storage_refusal, too_slow_refusal
 from aggregator_service.store.base import StoreUnavailable
 from aggregator_service.telemetry import REFUSALS, RPC_SECONDS

@@ -19,7 +19,8 @@ from aggregator_service.app.check_in import CheckIn
 from aggregator_service.app.read_download import ReadDownload
 from aggregator_service.app.receive_upload import ReceiveUpload
 from aggregator_service.app.report_outcome import ReportOutcome
-from aggregator_service.app.submit_update import Receipt, SubmitUpdate
+from aggregator_service.app.submit_update import SubmitUpdate
+from aggregator_service.app.upload_rules import Receipt
 from aggregator_service.rpc.calls import Call, Calls, Context
 from aggregator_service.rpc.messages import (
     encode_check_in,

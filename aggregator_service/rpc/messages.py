@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from aggregator_service.app.check_in import Assigned, CheckInResult, Finished, Query
-from aggregator_service.app.submit_update import Receipt, UpdateHeader
+from aggregator_service.app.upload_rules import Receipt, UpdateHeader
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import RoundKind, RoundPolicy
 from flasc_core.errors import Reason, Refusal

@@ -27,7 +27,7 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and show it: this once, since only its hash is kept."""
-    from aggregator_service.app.api_keys import CreateApiKey
+    from aggregator_service.app.create_api_key import CreateApiKey
     from flasc_cli import database
 
     with database.opened_store(database.database_url(database_url)) as store:
@@ -67,7 +67,7 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """End a key at once. Repeating is harmless."""
-    from aggregator_service.app.api_keys import RevokeApiKey
+    from aggregator_service.app.revoke_api_key import RevokeApiKey
     from flasc_cli import database
 
     with database.opened_store(database.database_url(database_url)) as store:

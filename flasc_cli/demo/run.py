@@ -110,7 +110,7 @@ class _Demo:
             return self._conclude(client, task, devices, counted)
 
     def _start_service(self) -> str:
-        from aggregator_service.app.api_keys import CreateApiKey
+        from aggregator_service.app.create_api_key import CreateApiKey
         from aggregator_service.store.schema import upgrade
 
         url = self._service.database_url

@@ -159,6 +159,19 @@ def test_values_and_use_cases_are_frozen_slotted_and_named() -> None:
     assert loose == []
 
 
+def test_a_use_case_has_a_file_of_its_own() -> None:
+    cases = [
+        source.path
+        for source in PRODUCT
+        if source.path.startswith("aggregator_service/app/")
+        for node in classes_of(source)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef) and method.name == "__call__"
+    ]
+    assert cases
+    assert sorted(set(cases)) == sorted(cases)
+
+
 def test_a_module_says_what_is_public() -> None:
     unsaid = [
         source.path

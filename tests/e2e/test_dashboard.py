@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from aggregator_service.app.abort_round import AbortRound
-from aggregator_service.app.api_keys import RevokeApiKey
+from aggregator_service.app.revoke_api_key import RevokeApiKey
 from aggregator_service.domain.credentials import SecretKind, claimed_id
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import RoundState

@@ -21,7 +21,8 @@ from aggregator_service.app.check_in import Assigned, CheckIn, Query
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
 from aggregator_service.app.fold_updates import LEASE
-from aggregator_service.app.submit_update import SubmitUpdate, UpdateHeader
+from aggregator_service.app.submit_update import SubmitUpdate
+from aggregator_service.app.upload_rules import UpdateHeader
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskConfig
 from aggregator_service.domain.updates import Update, UpdateState

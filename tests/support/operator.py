@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from admin_api.app import create_app
 from admin_api.server import AdminServer
-from aggregator_service.app.api_keys import CreateApiKey
+from aggregator_service.app.create_api_key import CreateApiKey
 from aggregator_service.domain.task_json import config_to_json
 from aggregator_service.domain.tasks import TaskConfig
 from aggregator_service.settings import ServiceSettings

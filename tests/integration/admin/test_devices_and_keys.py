@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from aggregator_service.app.enroll_device import AuthenticateDevice
+from aggregator_service.app.authenticate_device import AuthenticateDevice
 from aggregator_service.store.base import DeviceCounts, Store
 from flasc_core.errors import Reason, Refusal
 from tests.builders import NOW, SECOND, a_device, a_task, stored

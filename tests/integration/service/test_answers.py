@@ -12,7 +12,7 @@ from uuid import UUID
 import grpc
 import pytest
 
-from aggregator_service.app.enroll_device import RevokeDevice
+from aggregator_service.app.revoke_device import RevokeDevice
 from aggregator_service.app.task_spec import MAX_UNARY_PAYLOAD_BYTES
 from aggregator_service.domain.credentials import SecretKind, mint
 from aggregator_service.server import utc_now

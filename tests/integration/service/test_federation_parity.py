@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from aggregator_service.app.close_round import CloseRound
-from aggregator_service.app.enroll_device import SetTier
+from aggregator_service.app.set_tier import SetTier
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Task, Tier, UpdateLimits
 from aggregator_service.store.base import Store

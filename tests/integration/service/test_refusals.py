@@ -13,7 +13,7 @@ from uuid import UUID
 import grpc
 import pytest
 
-from aggregator_service.app.submit_update import payload_limit
+from aggregator_service.app.upload_rules import payload_limit
 from aggregator_service.store.open import open_blobs, open_store
 from aggregator_service.store.schema import upgrade
 from flasc_core.errors import Reason

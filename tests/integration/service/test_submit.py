@@ -17,7 +17,8 @@ import pytest
 from aggregator_service.app.advance_task import AdvanceTask
 from aggregator_service.app.check_in import Assigned, CheckIn, Query
 from aggregator_service.app.create_task import CreateTask
-from aggregator_service.app.submit_update import SubmitUpdate, UpdateHeader
+from aggregator_service.app.submit_update import SubmitUpdate
+from aggregator_service.app.upload_rules import UpdateHeader
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import Encodings, UpdateLimits

@@ -10,8 +10,8 @@ import grpc
 import numpy as np
 import pytest
 
-from aggregator_service.app.enroll_device import SetTier
 from aggregator_service.app.retract_update import RetractUpdate
+from aggregator_service.app.set_tier import SetTier
 from aggregator_service.domain.assignments import Evaluation
 from aggregator_service.domain.tasks import Tier
 from aggregator_service.server import utc_now

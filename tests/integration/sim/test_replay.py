@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 import torch
 
-from aggregator_service.app.enroll_device import SetTier
+from aggregator_service.app.set_tier import SetTier
 from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Tier
 from aggregator_service.domain.tasks import TrainingPlan as TaskTraining
 from aggregator_service.store.base import Store

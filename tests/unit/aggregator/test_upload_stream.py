@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator_service.app.authenticate_device import AuthenticateDevice
 from aggregator_service.app.count_refusal import CountRefusal
-from aggregator_service.app.enroll_device import AuthenticateDevice
 from aggregator_service.app.receive_upload import Upload
-from aggregator_service.app.submit_update import UpdateHeader
+from aggregator_service.app.upload_rules import UpdateHeader
 from aggregator_service.rpc.calls import Calls
 from aggregator_service.rpc.upload_stream import UploadStream, UploadStreams
 from aggregator_service.store.memory import MemoryStore
