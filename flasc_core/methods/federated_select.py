@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from flasc_core.json_value import JsonValue
 from flasc_core.layout import AdapterLayout
-from flasc_core.methods.densities import check_densities, check_density, shares_of, write_settings
+from flasc_core.methods.densities import check_densities, shares_of
 from flasc_core.methods.masked import masked_plan
-from flasc_core.methods.plan import ALL_ROLES, RoundPlan
+from flasc_core.methods.plan import ALL_ROLES, Method, RoundPlan
+from flasc_core.methods.settings import Density, HeadDensity
 
 __all__ = ["FederatedSelect"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FederatedSelect:
+class FederatedSelect(Method):
     """The largest weights of every round, and nothing else trains.
 
     In Federated Select (Charles et al., 2022) devices choose slices by keys of their own; among
@@ -22,18 +23,13 @@ class FederatedSelect:
     Refuses CONFIGURATION for settings out of range.
     """
 
-    density: float
-    head_density: float | None = None
+    name: ClassVar[str] = "federated_select"
 
-    def __post_init__(self) -> None:
-        check_density("density", self.density)
-        check_density("head_density", self.head_density)
+    density: Density
+    head_density: HeadDensity = None
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         return masked_plan(layout, shares_of(ALL_ROLES, self.density, self.head_density))
 
     def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
         check_densities(layout, shares_of(ALL_ROLES, self.density, self.head_density))
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("federated_select", self)

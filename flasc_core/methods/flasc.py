@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from flasc_core.errors import Reason, Refusal
-from flasc_core.json_value import JsonValue
 from flasc_core.layout import AdapterLayout
 from flasc_core.methods.densities import (
     Share,
-    check_clip_norm,
     check_densities,
-    check_density,
     keep_shares,
     shares_of,
-    write_settings,
 )
-from flasc_core.methods.plan import ALL_ROLES, RoundPlan, UploadRule
+from flasc_core.methods.plan import ALL_ROLES, Method, RoundPlan, UploadRule
+from flasc_core.methods.settings import Density, Factor, HeadDensity, Positive, Setting
 
 __all__ = ["Flasc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flasc:
+class Flasc(Method):
     """Federated LoRA with sparse communication (arXiv 2406.05233); dense LoRA at densities of 1.
 
     Down go the largest weights, up come the largest changes, each ranked over the whole vector; all
@@ -33,22 +30,17 @@ class Flasc:
     CONFIGURATION for settings out of range.
     """
 
-    download_density: float
-    upload_density: float
-    head_density: float | None = None
-    upload_ranks_head: bool = False
-    decay: float = 1.0
-    decay_every: int = 1
-    clip_norm: float = 0.0
+    name: ClassVar[str] = "flasc"
 
-    def __post_init__(self) -> None:
-        check_density("download_density", self.download_density)
-        check_density("upload_density", self.upload_density)
-        check_density("head_density", self.head_density)
-        check_density("decay", self.decay)
-        if self.decay_every < 1:
-            raise Refusal(Reason.CONFIGURATION, "decay_every must be at least 1")
-        check_clip_norm(self.clip_norm)
+    download_density: Density
+    upload_density: Density
+    head_density: HeadDensity = None
+    upload_ranks_head: Annotated[
+        bool, Setting(description="The head is ranked with the rest on the way up all the same.")
+    ] = False
+    decay: Factor = 1.0
+    decay_every: Positive = 1
+    clip_norm: Annotated[float, Setting(at_least=0, description="0: no clipping.")] = 0.0
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         decay = self.decay ** (round_index // self.decay_every)
@@ -62,9 +54,6 @@ class Flasc:
     def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
         for shares in (self._download(), self._upload()):
             check_densities(layout, shares)
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("flasc", self)
 
     def _download(self, decay: float = 1.0) -> list[Share]:
         return shares_of(ALL_ROLES, self.download_density * decay, self.head_density)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from flasc_core.errors import Reason, Refusal
-from flasc_core.json_value import JsonValue
 from flasc_core.layout import AdapterLayout, Role
 from flasc_core.methods.densities import (
     check_densities,
-    check_density,
     keep_shares,
     shares_of,
-    write_settings,
 )
 from flasc_core.methods.plan import (
     ALL_ROLES,
     HEAD,
     LORA,
+    Method,
     RoundPlan,
     TrainRule,
     UploadRule,
 )
+from flasc_core.methods.settings import Density, HeadDensity
 
 __all__ = ["FfaLora", "HeadOnly", "RoLora"]
 
@@ -31,7 +30,7 @@ _B: Final = frozenset({Role.LORA_B})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FfaLora:
+class FfaLora(Method):
     """LoRA's A factors stay as they were drawn (Sun et al., ICLR 2024); B and the head train.
 
     Averages of updates are then averages of the products, and half the traffic is gone. Needs a
@@ -39,14 +38,11 @@ class FfaLora:
     over B and the head. Refuses CONFIGURATION for settings out of range.
     """
 
-    download_density: float = 1.0
-    upload_density: float = 1.0
-    head_density: float | None = None
+    name: ClassVar[str] = "ffa_lora"
 
-    def __post_init__(self) -> None:
-        check_density("download_density", self.download_density)
-        check_density("upload_density", self.upload_density)
-        check_density("head_density", self.head_density)
+    download_density: Density = 1.0
+    upload_density: Density = 1.0
+    head_density: HeadDensity = None
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         down = shares_of(ALL_ROLES - _A, self.download_density, self.head_density)
@@ -68,12 +64,9 @@ class FfaLora:
         for density in (self.download_density, self.upload_density):
             check_densities(layout, shares_of(ALL_ROLES - _A, density, self.head_density))
 
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("ffa_lora", self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoLora:
+class RoLora(Method):
     """A and B take turns (RoLoRA, NeurIPS 2025): B trains in even rounds, A in odd ones.
 
     The head trains in all of them. Everything goes down, since a device may have missed any round;
@@ -81,14 +74,11 @@ class RoLora:
     Refuses CONFIGURATION for settings out of range.
     """
 
-    download_density: float = 1.0
-    upload_density: float = 1.0
-    head_density: float | None = None
+    name: ClassVar[str] = "rolora"
 
-    def __post_init__(self) -> None:
-        check_density("download_density", self.download_density)
-        check_density("upload_density", self.upload_density)
-        check_density("head_density", self.head_density)
+    download_density: Density = 1.0
+    upload_density: Density = 1.0
+    head_density: HeadDensity = None
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         frozen = _B if round_index % 2 else _A
@@ -106,13 +96,12 @@ class RoLora:
             roles = ALL_ROLES - frozen
             check_densities(layout, shares_of(roles, self.upload_density, self.head_density))
 
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("rolora", self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadOnly:
+class HeadOnly(Method):
     """Nothing but the head goes down, trains or comes back: what LoRA has to be better than."""
+
+    name: ClassVar[str] = "head_only"
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         head = keep_shares(layout, [(HEAD, 1.0)])
@@ -124,6 +113,3 @@ class HeadOnly:
 
     def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
         check_densities(layout, [(HEAD, 1.0)])
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("head_only", self)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 from flasc_core.errors import Reason, Refusal
-from flasc_core.json_value import JsonValue
 from flasc_core.layout import AdapterLayout
-from flasc_core.methods.densities import keep_shares, write_settings
+from flasc_core.methods.densities import keep_shares
 from flasc_core.methods.plan import (
     HEAD,
     LORA,
     Averaging,
     KeepLargest,
     KeepRanks,
+    Method,
     RankOrder,
     RankPenalty,
     RoundPlan,
@@ -24,12 +24,13 @@ from flasc_core.methods.plan import (
     WeightRule,
 )
 from flasc_core.methods.ranks import lora_modules
+from flasc_core.methods.settings import Setting, check_settings
 
 __all__ = ["HetLora", "PublishedHetLora"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HetLora:
+class HetLora(Method):
     """The first `rank` ranks of every LoRA module, the rest zero; the head is whole.
 
     With `order` "norm" the ranks with the largest L2 norms, of A and of B independently. These are
@@ -38,18 +39,15 @@ class HetLora:
     stays zero. Refuses CONFIGURATION.
     """
 
-    rank: int
-    order: str = RankOrder.INDEX.value
+    name: ClassVar[str] = "hetlora"
 
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise Refusal(Reason.CONFIGURATION, "rank must be at least 1", field="rank")
-        if self.order not in list(RankOrder):
-            raise Refusal(
-                Reason.CONFIGURATION,
-                f"order is one of {', '.join(RankOrder)}, not {self.order!r}",
-                field="order",
-            )
+    rank: Annotated[int, Setting(at_least=1, at_most=2**31 - 1, example=4)]
+    order: Annotated[
+        str,
+        Setting(
+            choices=tuple(RankOrder), description="norm: by L2 norm, of A and of B independently."
+        ),
+    ] = RankOrder.INDEX.value
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         head = keep_shares(layout, [(HEAD, 1.0)])
@@ -71,12 +69,9 @@ class HetLora:
         if not KeepRanks(rank=self.rank).count_in(layout):
             raise Refusal(Reason.CONFIGURATION, "the layout has no LoRA tensors to take ranks of")
 
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("hetlora", self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedHetLora:
+class PublishedHetLora(Method):
     """HetLoRA as published (Cho et al., EMNLP 2024, arXiv 2401.06432).
 
     The first `rank` ranks go down. With a `penalty` the ranks from `prune_to` on cost loss, and a
@@ -86,26 +81,29 @@ class PublishedHetLora:
     factors. Meant for plain averaging on the server (SGD at rate 1). Refuses CONFIGURATION.
     """
 
-    rank: int
-    prune_to: int | None = None
-    penalty: float = 0.0
-    weight_unit: float = 0.01
+    name: ClassVar[str] = "hetlora_published"
+
+    rank: Annotated[int, Setting(at_least=1, at_most=2**31 - 1, example=16)]
+    prune_to: Annotated[
+        int | None,
+        Setting(
+            at_least=1,
+            at_most=2**31 - 1,
+            example=8,
+            description="The next tier's rank; null for no self-pruning.",
+        ),
+    ] = None
+    penalty: Annotated[
+        float, Setting(at_least=0, description="Of the ranks beyond `prune_to`.")
+    ] = 0.0
+    weight_unit: Annotated[float, Setting(above=0, description="Norm per step of weight.")] = 0.01
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise Refusal(Reason.CONFIGURATION, "rank must be at least 1", field="rank")
-        if not 0 <= self.penalty < math.inf:
-            raise Refusal(Reason.CONFIGURATION, "penalty must be finite and at least 0")
+        check_settings(self)
         if (self.prune_to is None) != (self.penalty == 0):
             raise Refusal(Reason.CONFIGURATION, "prune_to and penalty are set together, or neither")
-        if self.prune_to is not None and not 1 <= self.prune_to < self.rank:
-            raise Refusal(
-                Reason.CONFIGURATION,
-                "prune_to must be at least 1 and below rank",
-                field="prune_to",
-            )
-        if not 0 < self.weight_unit < math.inf:
-            raise Refusal(Reason.CONFIGURATION, "weight_unit must be finite and above 0")
+        if self.prune_to is not None and self.prune_to >= self.rank:
+            raise Refusal(Reason.CONFIGURATION, "prune_to must be below rank", field="prune_to")
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         truncated = HetLora(rank=self.rank).plan(layout, round_index)
@@ -127,6 +125,3 @@ class PublishedHetLora:
             list(lora_modules(layout))
         except ValueError as error:
             raise Refusal(Reason.CONFIGURATION, str(error)) from error
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("hetlora_published", self)

@@ -7,15 +7,17 @@ no method by name.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from types import MappingProxyType
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from flasc_core.errors import Reason, Refusal
 from flasc_core.json_value import JsonValue
 from flasc_core.layout import AdapterLayout, Role
+from flasc_core.methods.settings import check_settings, write_settings
 from flasc_core.pb.v1 import device_service_pb2
 
 __all__ = [
@@ -308,15 +310,28 @@ class RoundPlan:
         return sum(group.count_in(layout) for group in self.download)
 
 
-class Method(Protocol):
-    """A federated fine-tuning method, free of I/O.
+class Method(ABC):
+    """A federated fine-tuning method, free of I/O: a frozen dataclass with its settings as fields.
+
+    Task configurations know it by `name`. Settings are bool, int, float or str, or None; what else
+    they have to be is said by a `Setting` in their annotations.
 
     `round_index` counts the rounds whose result the adapter holds: the version that devices start
     from. A round that is repeated has the same index, and the same plan.
     """
 
+    __slots__ = ()
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Refuse (CONFIGURATION) settings out of range."""
+        check_settings(self)
+
+    @abstractmethod
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan: ...
 
+    @abstractmethod
     def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
         """Refuse (CONFIGURATION) settings that can not work on this layout.
 
@@ -324,7 +339,8 @@ class Method(Protocol):
         """
         ...
 
-    def to_json(self) -> dict[str, JsonValue]: ...
+    def to_json(self) -> dict[str, JsonValue]:
+        return write_settings(self.name, self)
 
 
 def _overlap(groups: tuple[Group, ...]) -> bool:

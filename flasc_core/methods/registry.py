@@ -1,48 +1,36 @@
-"""Every method by the name that task configurations use."""
+"""Every method by the name that task configurations use: all that modules beside this one have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from flasc_core.errors import Reason, Refusal
 from flasc_core.json_value import JsonValue, read_text
-from flasc_core.methods.adapter_lth import AdapterLth
-from flasc_core.methods.densities import read_settings
-from flasc_core.methods.federated_select import FederatedSelect
-from flasc_core.methods.flasc import Flasc
-from flasc_core.methods.frozen import FfaLora, HeadOnly, RoLora
-from flasc_core.methods.hetlora import HetLora, PublishedHetLora
 from flasc_core.methods.plan import Method
-from flasc_core.methods.sparse_adapter import SparseAdapter
+from flasc_core.methods.settings import read_settings
 
 __all__ = ["METHODS", "method_from_json"]
 
-_Kind = (
-    type[Flasc]
-    | type[SparseAdapter]
-    | type[AdapterLth]
-    | type[FederatedSelect]
-    | type[HetLora]
-    | type[PublishedHetLora]
-    | type[FfaLora]
-    | type[RoLora]
-    | type[HeadOnly]
-)
 
-METHODS: Final[Mapping[str, _Kind]] = MappingProxyType(
-    {
-        "adapter_lth": AdapterLth,
-        "federated_select": FederatedSelect,
-        "ffa_lora": FfaLora,
-        "flasc": Flasc,
-        "head_only": HeadOnly,
-        "hetlora": HetLora,
-        "hetlora_published": PublishedHetLora,
-        "rolora": RoLora,
-        "sparse_adapter": SparseAdapter,
-    }
+def _found() -> Iterator[type[Method]]:
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        for value in vars(import_module(f"{__package__}.{module.name}")).values():
+            if (
+                isinstance(value, type)
+                and issubclass(value, Method)
+                and not inspect.isabstract(value)
+            ):
+                yield value
+
+
+METHODS: Final[Mapping[str, type[Method]]] = MappingProxyType(
+    {kind.name: kind for kind in sorted(_found(), key=lambda kind: kind.name)}
 )
 
 
@@ -53,7 +41,7 @@ def method_from_json(data: Mapping[str, JsonValue]) -> Method:
     if kind is None:
         raise Refusal(
             Reason.CONFIGURATION,
-            f"method {name!r} is unknown; known are {', '.join(sorted(METHODS))}",
+            f"method {name!r} is unknown; known are {', '.join(METHODS)}",
             field="name",
         )
     return read_settings(data, kind)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
-from flasc_core.json_value import JsonValue
 from flasc_core.layout import AdapterLayout
 from flasc_core.methods.densities import (
     Share,
     check_densities,
-    check_density,
     keep_shares,
     shares_of,
-    write_settings,
 )
 from flasc_core.methods.masked import masked_plan
-from flasc_core.methods.plan import ALL_ROLES, RoundPlan, UploadRule
+from flasc_core.methods.plan import ALL_ROLES, Method, RoundPlan, UploadRule
+from flasc_core.methods.settings import Density, HeadDensity
 
 __all__ = ["SparseAdapter"]
 
@@ -25,7 +23,7 @@ _CHOSEN_AT: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SparseAdapter:
+class SparseAdapter(Method):
     """One dense round, then for ever the mask of the weights that were largest after it.
 
     As FLASC's authors compare with SparseAdapter (arXiv 2210.04284): what is outside the mask is
@@ -33,12 +31,10 @@ class SparseAdapter:
     begin at zero, and LoRA learns nothing. Refuses CONFIGURATION for settings out of range.
     """
 
-    density: float
-    head_density: float | None = None
+    name: ClassVar[str] = "sparse_adapter"
 
-    def __post_init__(self) -> None:
-        check_density("density", self.density)
-        check_density("head_density", self.head_density)
+    density: Density
+    head_density: HeadDensity = None
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
         if round_index < _CHOSEN_AT:
@@ -48,9 +44,6 @@ class SparseAdapter:
 
     def check(self, layout: AdapterLayout, *, devices_draw_base: bool) -> None:
         check_densities(layout, self._shares())
-
-    def to_json(self) -> dict[str, JsonValue]:
-        return write_settings("sparse_adapter", self)
 
     def _shares(self) -> list[Share]:
         return shares_of(ALL_ROLES, self.density, self.head_density)

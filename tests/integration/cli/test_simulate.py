@@ -161,7 +161,7 @@ def test_settings_of_all_runs_are_checked_before_the_first_begins(tmp_path: Path
     words = ["simulate", *files, *places(tmp_path), "--seed", "0", "--seed", "1"]
     result = CliRunner().invoke(app, words)
     assert isinstance(result.exception, CliError)
-    assert result.exception.message.count("upload_density must be in") == 2
+    assert result.exception.message.count("upload_density must be") == 2
     assert "dense.toml" in result.exception.message
     assert "empty.toml" in result.exception.message
     assert not (tmp_path / "runs").exists()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Annotated, Any, ClassVar
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from admin_api.schemas import methods
 from admin_api.schemas import task_config as schema
+from admin_api.schemas.methods import METHOD_BODIES, method_body
 from admin_api.schemas.privacy import PrivacyBody
 from aggregator_service.domain.privacy import PrivacyMode
 from aggregator_service.domain.rounds import RoundPolicy
@@ -30,6 +30,7 @@ from flasc_core.methods import (
     RoLora,
     SparseAdapter,
 )
+from flasc_core.methods.settings import Density, Positive, Setting, read_settings
 from flasc_core.server_update import Adam, AdamW, Sgd, optimizer_from_json
 from tests.builders import a_config, a_privacy
 
@@ -52,14 +53,6 @@ def defaults_of(model: type[BaseModel]) -> dict[str, Any]:
             schema.PolicyBody,
             policy_to_json(RoundPolicy(goal=1, quorum=1, window=timedelta(seconds=1))),
         ),
-        (methods.FlascBody, Flasc(download_density=1, upload_density=1).to_json()),
-        (methods.SparseAdapterBody, SparseAdapter(density=1).to_json()),
-        (methods.AdapterLthBody, AdapterLth().to_json()),
-        (methods.FederatedSelectBody, FederatedSelect(density=1).to_json()),
-        (methods.HetLoraBody, HetLora(rank=1).to_json()),
-        (methods.PublishedHetLoraBody, PublishedHetLora(rank=1).to_json()),
-        (methods.FfaLoraBody, FfaLora().to_json()),
-        (methods.RoLoraBody, RoLora().to_json()),
         (PrivacyBody, replace(a_privacy(), max_participations=None).to_json()),
         (schema.AdamWBody, AdamW(learning_rate=1).to_json()),
         (schema.AdamBody, Adam(learning_rate=1).to_json()),
@@ -76,9 +69,42 @@ def test_a_default_of_the_api_is_the_default_of_the_domain(
     assert model.model_fields.keys() <= values.keys()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halved(HeadOnly):
+    """Half of everything.
+
+    And more that operators need not read.
+    """
+
+    name: ClassVar[str] = "halved"
+
+    share: Density
+    kind: Annotated[str, Setting(choices=("upper", "lower"), description="Which half.")] = "upper"
+    rank: Positive | None = None
+
+
+def test_a_schema_is_made_of_a_method_s_settings() -> None:
+    schema_of = method_body(Halved)
+    told = schema_of.model_json_schema()
+
+    assert told["title"] == "HalvedBody"
+    assert told["description"] == "Half of everything."
+    assert told["required"] == ["name", "share"]
+    assert told["properties"]["name"]["const"] == "halved"
+    assert told["properties"]["share"]["exclusiveMinimum"] == 0
+    assert told["properties"]["share"]["maximum"] == 1
+    assert told["properties"]["kind"]["enum"] == ["upper", "lower"]
+    assert told["properties"]["kind"]["description"] == "Which half."
+    assert told["properties"]["rank"]["default"] is None
+    body = schema_of.model_validate({"name": "halved", "share": 0.5, "rank": 3})
+    assert read_settings(body.model_dump(mode="json"), Halved) == Halved(share=0.5, rank=3)
+    for wrong in ({"share": 2}, {"share": 1, "kind": "both"}, {"share": 1, "colour": 1}):
+        with pytest.raises(ValidationError):
+            schema_of.model_validate({"name": "halved", **wrong})
+
+
 def test_every_method_and_optimizer_of_the_domain_can_be_asked_for() -> None:
-    bodies = get_args(get_args(methods.MethodBody)[0])
-    assert {get_args(body.model_fields["name"].annotation)[0] for body in bodies} == set(METHODS)
+    assert METHOD_BODIES.keys() == METHODS.keys()
     assert {"adam", "adamw", "sgd"} == set(server_update._READERS)
     assert optimizer_from_json({"name": "adam", "learning_rate": 1})
 

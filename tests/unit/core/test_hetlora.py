@@ -96,7 +96,7 @@ def test_layouts_without_ranks_are_refused() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(Refusal, match="rank must be"):
         HetLora(rank=0)
-    with pytest.raises(Refusal, match="order is one of"):
+    with pytest.raises(Refusal, match="order must be one of index, norm, not"):
         HetLora(rank=1, order="l1")
 
 

@@ -14,6 +14,7 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.json_value import JsonValue
 from flasc_core.layout import Role
 from flasc_core.methods import (
+    METHODS,
     Flasc,
     KeepLargest,
     UploadRule,
@@ -21,6 +22,7 @@ from flasc_core.methods import (
     check_upload,
     mask_composition,
     method_from_json,
+    registry,
 )
 from flasc_core.pb.v1 import device_service_pb2, layout_pb2
 from tests.unit.core.builders import a_layout, a_vector, finite_floats, selected_by
@@ -328,6 +330,12 @@ def test_a_bad_upload_rule_is_refused(
     with pytest.raises(Refusal) as refusal:
         UploadRule.from_message(message)
     assert refusal.value.reason is reason
+
+
+def test_every_method_is_found_by_a_name_of_its_own() -> None:
+    assert {"flasc", "rolora", "hetlora_published"} <= METHODS.keys()
+    assert all(kind.name == name for name, kind in METHODS.items())
+    assert len(set(registry._found())) == len(METHODS)
 
 
 def test_a_method_travels_as_json() -> None:

@@ -128,7 +128,7 @@ PRIVATE = (
     ("assignment", "told"),
     [
         ("method.download_densty=0.5", "download_densty"),
-        ("method.upload_density=0", "upload_density must be in"),
+        ("method.upload_density=0", "upload_density must be above 0, not 0"),
         ('method={"name":"hetlora","rank":17}', "rank 17 is above the 16"),
         ('method={"name":"ffa_lora"}', "set the base to initial"),
         ('tiers=[{"name":"One","method":{"name":"head_only"}}]', "tier name"),
