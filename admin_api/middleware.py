@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -18,6 +17,7 @@ from admin_api.problems import problem_response, unavailable
 from admin_api.routes.dashboard import PAGE_PATHS
 from aggregator_service.domain.credentials import ApiKey
 from aggregator_service.store.base import StoreUnavailable
+from aggregator_service.telemetry import HTTP_REQUESTS
 from flasc_core.errors import Reason, Refusal
 
 __all__ = ["AccessLog", "Authenticate", "LimitBody"]
@@ -35,9 +35,6 @@ _HEADERS: Final = {
 }
 
 log = structlog.get_logger(__name__)
-_REQUESTS: Final = Counter(
-    "flasc_http_requests", "Requests to the admin API", ["method", "route", "status"]
-)
 
 
 class AccessLog:
@@ -65,7 +62,7 @@ class AccessLog:
         finally:
             route = _route(scope)
             key: ApiKey | None = scope.get("state", {}).get("api_key")
-            _REQUESTS.labels(_method(scope), route, str(status)).inc()
+            HTTP_REQUESTS.labels(_method(scope), route, str(status)).inc()
             log.info(
                 "http_request",
                 method=_method(scope),

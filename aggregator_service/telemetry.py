@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "HTTP_REQUESTS",
     "PAYLOAD_BYTES",
     "REFUSALS",
     "RPC_SECONDS",
@@ -22,6 +23,9 @@ __all__ = [
 
 RPC_SECONDS: Final = Histogram(
     "flasc_rpc_seconds", "Time to answer a device's call.", ["method", "code"]
+)
+HTTP_REQUESTS: Final = Counter(
+    "flasc_http_requests", "Requests to the admin API.", ["method", "route", "status"]
 )
 REFUSALS: Final = Counter("flasc_refusals", "Requests refused, by reason.", ["reason"])
 UPDATES_ACCEPTED: Final = Counter("flasc_updates_accepted", "Updates that count, repeats left out.")

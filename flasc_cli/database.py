@@ -58,25 +58,18 @@ def opened_store(url: str) -> Iterator[Store]:
 @contextmanager
 def database_errors(url: str) -> Iterator[None]:
     """Raises CliError that says what to do."""
-    from alembic.util import CommandError
-    from sqlalchemy.exc import ArgumentError
-
-    from aggregator_service.store.base import StoreUnavailable
+    from aggregator_service.store.base import NotDurable, StoreUnavailable, WrongAddress
+    from aggregator_service.store.open import shown_url
+    from aggregator_service.store.schema import UnknownRevision
     from flasc_core.errors import Refusal
 
     try:
         yield
     except StoreUnavailable as error:
-        raise CliError(f"{_without_password(url)}: {error}", ExitCode.UNREACHABLE) from error
-    except (ArgumentError, ValueError) as error:
-        raise CliError(f"--database-url: {error}", ExitCode.USAGE) from error
+        raise CliError(f"{shown_url(url)}: {error}", ExitCode.UNREACHABLE) from error
+    except NotDurable as error:
+        raise CliError(str(error)) from error
+    except (WrongAddress, UnknownRevision) as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
     except Refusal as refusal:
         raise CliError(refusal.message) from refusal
-    except CommandError as error:
-        raise CliError(str(error), ExitCode.USAGE) from error
-
-
-def _without_password(url: str) -> str:
-    from sqlalchemy import make_url
-
-    return make_url(url).render_as_string(hide_password=True)

@@ -19,7 +19,6 @@ from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store, StoreUnavailable
 from aggregator_service.store.blobs import BlobStore
 from aggregator_service.store.open import open_blobs, open_store
-from aggregator_service.store.sql.engines import NotDurable
 from aggregator_service.telemetry import (
     TRANSACTION_RETRIES,
     TRANSACTION_SECONDS,
@@ -44,15 +43,12 @@ def run_service(role: str, given: Mapping[str, Any]) -> None:
     share_heap()
     configure_logging(level=settings.log_level, as_json=settings.log_json)
     with database.database_errors(settings.database_url):
-        try:
-            store = open_store(
-                settings.database_url,
-                pool_size=settings.worker_threads,
-                check_durability=settings.check_postgres_durability,
-                observe=_observe,
-            )
-        except NotDurable as error:
-            raise CliError(str(error)) from error
+        store = open_store(
+            settings.database_url,
+            pool_size=settings.worker_threads,
+            check_durability=settings.check_postgres_durability,
+            observe=_observe,
+        )
         try:
             store.check_ready()
             _run(role, settings, store, open_blobs(settings.blobs))

@@ -35,6 +35,7 @@ __all__ = [
     "LedgerSummary",
     "Lock",
     "LostRace",
+    "NotDurable",
     "Rejections",
     "Rounds",
     "Store",
@@ -42,6 +43,7 @@ __all__ = [
     "Tasks",
     "Transaction",
     "Updates",
+    "WrongAddress",
 ]
 
 T = TypeVar("T")
@@ -53,6 +55,14 @@ class LostRace(Exception):
 
 class StoreUnavailable(Exception):
     """The database can not be reached or can not write now; trying again later can help."""
+
+
+class NotDurable(Exception):
+    """The database may forget what it has committed; the service refuses to run on it."""
+
+
+class WrongAddress(ValueError):
+    """No database or blob store of the service's has such a URL."""
 
 
 @unique

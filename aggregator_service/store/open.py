@@ -6,9 +6,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from aggregator_service.store.base import Store, StoreUnavailable
+from aggregator_service.store.base import Store, StoreUnavailable, WrongAddress
 from aggregator_service.store.blobs import BlobStore
 from aggregator_service.store.folder_blobs import FolderBlobs
 from aggregator_service.store.schema import SchemaCheck
@@ -26,7 +27,7 @@ from aggregator_service.store.sql.store import (
     SqlStore,
 )
 
-__all__ = ["open_blobs", "open_store"]
+__all__ = ["open_blobs", "open_store", "shown_url"]
 
 
 def open_store(
@@ -38,9 +39,11 @@ def open_store(
 ) -> Store:
     """Opens sqlite:///path or postgresql://user@host/database.
 
-    Raises ValueError for another URL, StoreUnavailable where the database does not answer, and
-    NotDurable where it is set up to lose committed transactions. `check_durability` is switched
-    off by tests, whose databases may forget everything. The schema is left to `check_ready`.
+    Raises WrongAddress for another URL. With `check_durability`, and on PostgreSQL alone, raises
+    StoreUnavailable where the database does not answer and NotDurable where it is set up to lose
+    committed transactions; without, and on SQLite, nothing is asked of a database until it is used.
+    A SQLite file whose file system has no write-ahead log raises NotDurable then. The schema is
+    left to `check_ready`.
     """
     parsed = database_url(url)
     check_schema = SchemaCheck()
@@ -64,11 +67,19 @@ def open_store(
     return SqlStore(PostgresConnections(engine), check_schema=check_schema, observe=observe)
 
 
+def shown_url(url: str) -> str:
+    """A database's URL for people to see: without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
 def open_blobs(url_or_path: str) -> BlobStore:
-    """Opens the folder at a path or file:// URL, and creates it where it is missing."""
+    """Opens the folder at a path or file:// URL, and creates it where it is missing.
+
+    Raises WrongAddress for another URL.
+    """
     parts = urlsplit(url_or_path)
     if parts.scheme == "file":
         return FolderBlobs(Path(url2pathname(parts.path)))
     if "://" in url_or_path:
-        raise ValueError(f"{parts.scheme}:// holds no blobs; give a folder or a file:// URL")
+        raise WrongAddress(f"{parts.scheme}:// holds no blobs; give a folder or a file:// URL")
     return FolderBlobs(Path(url_or_path))

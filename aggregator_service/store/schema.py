@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Text, column, func, inspect, select, table
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,9 +20,21 @@ from aggregator_service.store.base import StoreUnavailable
 from aggregator_service.store.sql.engines import database_url, postgres_engine, sqlite_engine
 from aggregator_service.store.sql.failures import Failure, classify
 
-__all__ = ["SchemaCheck", "current_revision", "downgrade", "head_revision", "upgrade"]
+__all__ = [
+    "SchemaCheck",
+    "UnknownRevision",
+    "current_revision",
+    "downgrade",
+    "head_revision",
+    "upgrade",
+]
 
 T = TypeVar("T")
+
+
+class UnknownRevision(Exception):
+    """There is no migration of this name, or none that the database can go to."""
+
 
 # An advisory lock's number: one migration at a time.
 _MIGRATING: Final = 0x466C_6173_634D
@@ -30,12 +43,18 @@ _TURN: Final = timedelta(minutes=1)
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Applies the missing migrations, all or none; raises StoreUnavailable where it can not."""
+    """Applies the missing migrations, all or none.
+
+    Raises UnknownRevision, and StoreUnavailable where the database can not do it.
+    """
     _migrate(url, lambda config: command.upgrade(config, revision))
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Takes migrations back, all or none; "base" removes every table and what is in it."""
+    """Takes migrations back, all or none; "base" removes every table and what is in it.
+
+    Raises as `upgrade` does.
+    """
     _migrate(url, lambda config: command.downgrade(config, revision))
 
 
@@ -72,7 +91,10 @@ def _migrate(url: str, step: Callable[[Config], None]) -> None:
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
         config = _config()
         config.attributes["connection"] = connection
-        step(config)
+        try:
+            step(config)
+        except CommandError as error:
+            raise UnknownRevision(str(error)) from error
 
     _in_transaction(url, body)
 

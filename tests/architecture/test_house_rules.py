@@ -102,6 +102,18 @@ def test_the_time_is_read_at_the_edge_only() -> None:
     assert readers <= CLOCKS
 
 
+def test_every_metric_is_named_in_one_place() -> None:
+    metrics = {"Counter", "Enum", "Gauge", "Histogram", "Info", "Summary"}
+    namers = {
+        source.path
+        for source in PRODUCT
+        for node in source.nodes()
+        if isinstance(node, ast.ImportFrom) and node.module == "prometheus_client"
+        if any(alias.name in metrics for alias in node.names)
+    }
+    assert namers == {"aggregator_service/telemetry.py"}
+
+
 def test_rules_and_use_cases_know_no_clock_at_all() -> None:
     pure = ("aggregator_service/domain/", "aggregator_service/app/", "flasc_core/")
     found = [

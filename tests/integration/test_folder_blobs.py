@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aggregator_service.store.base import StoreUnavailable
+from aggregator_service.store.base import StoreUnavailable, WrongAddress
 from aggregator_service.store.folder_blobs import FolderBlobs
 from aggregator_service.store.open import open_blobs
 from tests.support.patience import PATIENCE_SECONDS
@@ -243,5 +243,5 @@ def test_a_folder_is_opened_by_path_or_url(tmp_path: Path, form: str) -> None:
 
 
 def test_another_kind_of_url_is_refused() -> None:
-    with pytest.raises(ValueError, match="s3"):
+    with pytest.raises(WrongAddress, match="s3"):
         open_blobs("s3://bucket/prefix")

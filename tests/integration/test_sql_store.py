@@ -16,14 +16,15 @@ from sqlalchemy import Engine, make_url
 
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.store import schema
-from aggregator_service.store.base import Lock, Store, StoreUnavailable, Transaction
-from aggregator_service.store.open import open_store
-from aggregator_service.store.sql.engines import (
+from aggregator_service.store.base import (
+    Lock,
     NotDurable,
-    database_url,
-    postgres_engine,
-    sqlite_engine,
+    Store,
+    StoreUnavailable,
+    Transaction,
 )
+from aggregator_service.store.open import open_store
+from aggregator_service.store.sql.engines import database_url, postgres_engine, sqlite_engine
 from aggregator_service.store.sql.store import PostgresConnections, SqliteConnections, SqlStore
 from tests.builders import NOW, a_device, a_round, a_task, an_event, stored
 from tests.support.patience import PATIENCE_SECONDS

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from aggregator_service.store.sql.engines import NotDurable, check_durable, database_url
+from aggregator_service.store.base import NotDurable, WrongAddress
+from aggregator_service.store.sql.engines import check_durable, database_url
 from aggregator_service.store.sql.failures import Failure, classify
 
 START_OVER, UNAVAILABLE, BUG = Failure.START_OVER, Failure.UNAVAILABLE, Failure.BUG
@@ -106,10 +107,10 @@ def test_a_postgresql_that_flushes_its_own_log_is_accepted(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://host/name", "sqlite://", "sqlite:///", "sqlite:///:memory:"]
+    "url", ["mysql://host/name", "sqlite://", "sqlite:///", "sqlite:///:memory:", "flasc.db", ""]
 )
 def test_a_database_the_service_does_not_know_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="sqlite"):
+    with pytest.raises(WrongAddress, match="sqlite"):
         database_url(url)
 
 

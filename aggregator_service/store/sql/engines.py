@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
 
-from aggregator_service.store.base import StoreUnavailable
+from aggregator_service.store.base import NotDurable, StoreUnavailable, WrongAddress
 
 __all__ = [
-    "NotDurable",
     "check_durable",
     "database_url",
     "durability_settings",
@@ -29,21 +29,22 @@ _CONNECT_SECONDS: Final = 5
 _MUST_BE_ON: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
 
-class NotDurable(Exception):
-    """The database may forget what it has committed; the service refuses to start on it."""
-
-
 def database_url(url: str) -> URL:
-    """Raises ValueError for anything but sqlite:///path and postgresql://…."""
-    parsed = make_url(url)
+    """Raises WrongAddress for anything but sqlite:///path and postgresql://…."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise WrongAddress(
+            "a database's URL reads sqlite:///path/to/file.db or postgresql://user@host/database"
+        ) from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
-            raise ValueError("a SQLite URL names a file: sqlite:///path/to/file.db")
+            raise WrongAddress("a SQLite URL names a file: sqlite:///path/to/file.db")
         return parsed.set(drivername="sqlite+pysqlite")
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
-    raise ValueError(f"{backend!r} is no database this service knows; use sqlite or postgresql")
+    raise WrongAddress(f"{backend!r} is no database this service knows; use sqlite or postgresql")
 
 
 def sqlite_engine(

@@ -15,6 +15,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from aggregator_service.store.base import NotDurable
+from flasc_cli.database import database_errors
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.main import app
 from tests.support.child import child
@@ -110,6 +112,11 @@ def test_a_revision_that_is_none_is_a_wrong_option(machine: Machine) -> None:
     assert error.exception.exit_code is ExitCode.USAGE
 
 
+def test_a_database_that_may_forget_is_told_without_a_traceback() -> None:
+    with pytest.raises(CliError, match="no write-ahead log"), database_errors("sqlite:///x"):
+        raise NotDurable("there is no write-ahead log here")
+
+
 def test_settings_that_make_no_sense_are_told(machine: Machine) -> None:
     wrong = {"FLASC_GRPC_PORT": "abc", "FLASC_DATABASE_URL": ""}
     words = ["migrate", "current"]
@@ -138,7 +145,7 @@ def test_keys_need_a_database_with_its_schema(machine: Machine) -> None:
 
 def test_a_url_of_no_known_database_is_a_usage_error(machine: Machine) -> None:
     for url in ("mysql://x/y", "nonsense"):
-        with pytest.raises(CliError, match="--database-url") as refused:
+        with pytest.raises(CliError, match="sqlite") as refused:
             machine.ask("migrate", "current", "--database-url", url)
         assert refused.value.exit_code is ExitCode.USAGE
 
