@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-__all__ = ["Examples", "TinyClassifier", "a_base_model", "a_peft_model"]
+from client_sdk.peft_trainer import adapter_layout
+
+__all__ = ["Examples", "TinyClassifier", "a_base_model", "a_peft_model", "start_of"]
 
 CLASSES = 3
 
@@ -57,6 +61,11 @@ def a_peft_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(base or a_base_model(), config)
+
+
+def start_of(model: nn.Module) -> NDArray[np.float32]:
+    """Random everywhere, so that LoRA's B passes gradients on."""
+    return np.random.default_rng(3).normal(0, 0.3, adapter_layout(model).dim).astype(np.float32)
 
 
 class Examples(Dataset[dict[str, Tensor]]):

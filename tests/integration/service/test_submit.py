@@ -14,27 +14,19 @@ import grpc
 import numpy as np
 import pytest
 
-from aggregator_service.app.advance_task import AdvanceTask
-from aggregator_service.app.check_in import Assigned, CheckIn, Query
-from aggregator_service.app.create_task import CreateTask
-from aggregator_service.app.submit_update import SubmitUpdate
-from aggregator_service.app.upload_rules import UpdateHeader
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import Encodings, UpdateLimits
 from aggregator_service.domain.updates import UpdateState
 from aggregator_service.server import utc_now
-from aggregator_service.store.base import Store
-from aggregator_service.store.blobs import BlobStore
-from flasc_core.errors import Reason, Refusal
+from flasc_core.errors import Reason
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.pb.internal.v1.packed_update_pb2 import PackedUpdate
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import Encoding, encode, profile_for
-from tests.builders import a_config, a_device, a_policy, stored
-from tests.integration.service.conftest import Clock
+from tests.builders import a_policy
 from tests.support.device import (
     SyntheticDevice,
     encoded_vector,
@@ -58,7 +50,6 @@ PAYLOAD = encoded_vector(24, {3: 1.0, 7: -0.5})
 OTHER = encoded_vector(24, {3: 1.0, 7: 0.5})
 METRICS = {"examples": 12, "steps": 3, "loss_mean": 0.75, "seconds": 1.5}
 COUNTS = {"correct": 3, "total": 4, "loss_sum": 2.5}
-TICK = timedelta(microseconds=1)
 ROUTES = ("submit", "stream")
 
 
@@ -360,59 +351,3 @@ def test_a_payload_larger_than_any_honest_one_is_refused_however_it_comes(
     with pytest.raises(grpc.RpcError) as refused:
         device.submit(device.assignment("a-task"), padded)
     assert reason_of(refused.value) is Reason.MESSAGE_TOO_LARGE
-
-
-class TestTime:
-    """Between a round's deadline and its closing nobody else is let in."""
-
-    @pytest.fixture
-    def submit(self, sqlite_store: Store, blobs: BlobStore, clock: Clock) -> SubmitUpdate:
-        config = a_config()
-        weights = np.ones(config.layout.dim, dtype=np.float32)
-        task = CreateTask(store=sqlite_store, blobs=blobs, now=clock)("a-task", config, weights)
-        AdvanceTask(store=sqlite_store, blobs=blobs, now=clock)(task.id)
-        return SubmitUpdate(store=sqlite_store, blobs=blobs, now=clock)
-
-    def given(self, submit: SubmitUpdate, clock: Clock) -> Assigned:
-        device = a_device()
-        stored(submit.store, device)
-        found = CheckIn(store=submit.store, now=clock)(device.id, Query(task_name="a-task"))
-        assert isinstance(found, Assigned)
-        return found
-
-    def header(self, given: Assigned) -> UpdateHeader:
-        return UpdateHeader(
-            assignment_id=given.assignment.id,
-            payload_sha256=sha256(PAYLOAD).digest(),
-            payload_size_bytes=len(PAYLOAD),
-            download_sha256=given.assignment.download_sha256,
-            weight=1,
-        )
-
-    def test_an_update_just_before_the_deadline_counts(
-        self, submit: SubmitUpdate, clock: Clock
-    ) -> None:
-        given = self.given(submit, clock)
-        clock.move(timedelta(minutes=10) - TICK)
-        assert not submit(given.assignment.device_id, self.header(given), PAYLOAD).duplicate
-
-    def test_an_update_at_the_deadline_does_not_though_nobody_has_closed_the_round(
-        self, submit: SubmitUpdate, clock: Clock
-    ) -> None:
-        given = self.given(submit, clock)
-        before = standing_of(submit.store, given.round)
-        clock.move(timedelta(minutes=10))
-        with pytest.raises(Refusal) as refused:
-            submit(given.assignment.device_id, self.header(given), PAYLOAD)
-        assert refused.value.reason is Reason.ROUND_CLOSED
-        assert standing_of(submit.store, given.round) == before
-
-    def test_a_repeat_after_the_deadline_still_gets_its_receipt(
-        self, submit: SubmitUpdate, clock: Clock
-    ) -> None:
-        given = self.given(submit, clock)
-        first = submit(given.assignment.device_id, self.header(given), PAYLOAD)
-        clock.move(timedelta(days=1))
-        again = submit(given.assignment.device_id, self.header(given), PAYLOAD)
-        assert again.duplicate
-        assert again.update.id == first.update.id
