@@ -47,7 +47,8 @@ def take_out(message: memoryview, number: int) -> tuple[list[memoryview], bytes]
     wanted = number << 3 | _BYTES
     taken, rest, done = [], bytearray(), 0
     for field in _fields(message):
-        if field.tag > _LARGEST_TAG or field.tag & _WIRE_TYPE not in _KINDS:
+        # No field has the number 0, though parsers let it pass inside a group.
+        if not _WIRE_TYPE < field.tag <= _LARGEST_TAG or field.tag & _WIRE_TYPE not in _KINDS:
             break
         if field.end > len(message):
             break
@@ -68,10 +69,6 @@ def _fields(message: bytes | memoryview) -> Iterator[_Field]:
     while at < len(message):
         start = at
         tag, at = _varint(message, at)
-        if tag <= _WIRE_TYPE:
-            # No field has the number 0.
-            yield _Field(tag, start, at, len(message) + 1)
-            return
         content = at
         kind = tag & _WIRE_TYPE
         if kind == _VARINT:
