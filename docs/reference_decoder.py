@@ -1,7 +1,8 @@
 """Decodes any flasc.v1.SparseUpdate with Python's standard library alone.
 
 Written to be read beside wire-format.md, one number at a time; it is not fast. Everything that is
-wrong with a payload is a ValueError. To see what a file holds: python reference_decoder.py FILE
+wrong with a payload is a ValueError, and whatever this project's own decoder refuses is wrong. To
+see what a file holds: python reference_decoder.py FILE
 """
 
 from __future__ import annotations
@@ -12,19 +13,36 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-# A field's number, its wire type, and its value: an int, or the bytes of types 1, 2 and 5.
+# A field's number, its wire type, and its value: an int, or the bytes of types 1, 2 and 5. All that
+# belongs to a group has the number 0.
 Field = tuple[int, int, "int | bytes"]
+VARINT, FIXED64, BYTES, START, END, FIXED32 = range(6)
 GAPS, DENSE = 2, 1
 FLOAT32, BFLOAT16, INT8_POW2 = 1, 2, 3
 NONE, DEFLATE = 1, 2
 WIDTH = {FLOAT32: 4, BFLOAT16: 2, INT8_POW2: 1}
+LARGEST_FLOAT32 = (2 - 2.0**-23) * 2.0**127
+# The wire types of the fields of SparseUpdate and SparseSegment; arrays are packed or not.
+UPDATE = {1: (VARINT,), 2: (BYTES,), 3: (FIXED32,)}
+SEGMENT = {
+    **dict.fromkeys((1, 2, 3, 4, 5, 8, 9, 12, 14), (VARINT,)),
+    **dict.fromkeys((10, 11, 13, 15), (BYTES,)),
+    6: (BYTES, VARINT),
+    7: (BYTES, FIXED32),
+}
 
 
-def decode(payload: bytes) -> tuple[int, list[int], list[float]]:
+def decode(
+    payload: bytes, max_abs_value: float = LARGEST_FLOAT32
+) -> tuple[int, list[int], list[float]]:
     """Return the vector's dimension, the indices of its nonzeros, and their values."""
-    fields = list(read_fields(payload))
-    dim = number(fields, 1)
+    held = list(read_fields(payload))
+    fields = known(held, UPDATE)
+    dim = number(fields, 1, bits=64)
     segments = blobs(fields, 2)
+    check(dim > 0, "an update has a dimension")
+    most = dim // 65_536 + 4_096
+    check(len(segments) <= most and len(held) <= most + 64, "an update has too many fields")
     check(
         zlib.crc32(b"".join(segments)) == int.from_bytes(blob(fields, 3), "little"),
         "the checksum differs",
@@ -33,14 +51,23 @@ def decode(payload: bytes) -> tuple[int, list[int], list[float]]:
     values: list[float] = []
     end = 0
     for segment in segments:
-        parts = list(read_fields(segment))
-        start, length, nnz = (number(parts, field) for field in (1, 2, 3))
+        check(len(segment) <= 12 * 65_536, "a segment is too long")
+        held = list(read_fields(segment))
+        parts = known(held, SEGMENT)
+        start, length = (number(parts, field, bits=64) for field in (1, 2))
+        nnz = number(parts, 3)
         check(end <= start and start + length <= dim, "segments overlap or leave the vector")
         check(0 < nnz <= min(length, 65_536), "a segment has a wrong number of nonzeros")
         check_fields(parts)
         end = start + length
-        values += read_values(parts, nnz)
-        indices += read_indices(parts, nnz, start, length)
+        values += read_values(parts, nnz, max_abs_value)
+        # Where there is anything but what a writer packs, gaps are cut as protobuf's classes do.
+        is_strict = len(held) <= 64 and all(
+            field in SEGMENT and kind == SEGMENT[field][0] for field, kind, _ in held
+        )
+        indices += read_indices(parts, nnz, start, length, longest=5 if is_strict else 10)
+    # Which also leaves out what is no number, as that compares with nothing.
+    check(all(abs(value) <= max_abs_value for value in values), "a value is out of range")
     return dim, indices, values
 
 
@@ -59,7 +86,7 @@ def check_fields(parts: list[Field]) -> None:
     check(held <= used, "fields of two ways in one segment")
 
 
-def read_indices(parts: list[Field], nnz: int, start: int, length: int) -> list[int]:
+def read_indices(parts: list[Field], nnz: int, start: int, length: int, longest: int) -> list[int]:
     """index[0] = start + gap[0]; index[i] = index[i - 1] + 1 + gap[i]."""
     if number(parts, 4) == DENSE:
         check(nnz == length, "a dense segment has a value for every coordinate")
@@ -72,7 +99,9 @@ def read_indices(parts: list[Field], nnz: int, start: int, length: int) -> list[
         gaps = []
         for field, _, value in parts:
             if field == 6:
-                gaps += read_varints(value) if isinstance(value, bytes) else [value % 2**32]
+                gaps += read_varints(value, longest) if isinstance(value, bytes) else [value]
+        if longest > 5:
+            gaps = [gap % 2**32 for gap in gaps]
     check(len(gaps) == nnz, "as many gaps as nonzeros")
     indices = []
     position = start - 1
@@ -87,7 +116,7 @@ def read_indices(parts: list[Field], nnz: int, start: int, length: int) -> list[
 def read_compact_gaps(parts: list[Field], nnz: int) -> list[int]:
     shift = number(parts, 9)
     check(shift <= 24, "gap_shift is at most 24")
-    high = list(read_varints(unpacked(blob(parts, 10), number(parts, 8), limit=5 * nnz)))
+    high = list(read_varints(unpacked(blob(parts, 10), number(parts, 8), limit=5 * nnz), 5))
     low = blob(parts, 11)
     check(len(low) == (nnz * shift + 7) // 8, "gap_low has a wrong size")
     bits = int.from_bytes(low, "little")
@@ -95,12 +124,12 @@ def read_compact_gaps(parts: list[Field], nnz: int) -> list[int]:
     return [gap << shift | bits >> (at * shift) & mask for at, gap in enumerate(high)]
 
 
-def read_values(parts: list[Field], nnz: int) -> list[float]:
+def read_values(parts: list[Field], nnz: int, max_abs_value: float) -> list[float]:
     encoding, compression = number(parts, 5), number(parts, 12)
     check(encoding in WIDTH, "unknown value encoding")
     if not compression:
         check(encoding == FLOAT32, "only float32 is written without naming a compression")
-        plain = floats(b"".join(blobs(parts, 7)))
+        plain = [value for packed in blobs(parts, 7) for value in floats(packed)]
         check(len(plain) == nnz, "as many values as nonzeros")
         return plain
     width = WIDTH[encoding]
@@ -118,6 +147,7 @@ def read_values(parts: list[Field], nnz: int) -> list[float]:
     check(0 < size <= 65_536 and len(exponents) == -(-nnz // size), "one exponent for each block")
     powers = struct.unpack(f"{len(exponents)}b", exponents)
     check(all(abs(power) <= 40 for power in powers), "exponents go from -40 to 40")
+    check(2.0 ** max(powers) <= max_abs_value, "a step is beyond the largest value")
     return [q * 2.0 ** powers[at // size] for at, q in enumerate(struct.unpack(f"{nnz}b", data))]
 
 
@@ -140,22 +170,40 @@ def unpacked(data: bytes, compression: int, limit: int) -> bytes:
 
 
 def read_fields(message: bytes) -> Iterator[Field]:
+    """Yield every field, those of groups and their ends included."""
+    groups: list[int] = []
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at, longest=5)
-        kind = tag & 7
-        check(kind in (0, 1, 2, 5) and tag >> 3 > 0, "no such wire type or field")
-        value: int | bytes
-        if kind == 0:
+        field, kind = tag >> 3, tag & 7
+        # Protobuf's parsers let 0 pass inside a group.
+        check(kind <= FIXED32 and field < 1 << 29, "no such wire type or field")
+        check(field > 0 or len(groups) > 0, "no field has the number 0")
+        value: int | bytes = 0
+        if kind == VARINT:
             value, at = read_varint(message, at, longest=10)
+            value %= 1 << 64
+        elif kind == START:
+            groups.append(field)
+            check(len(groups) <= 100, "groups stand too deep in one another")
+        elif kind == END:
+            check(groups[-1:] == [field], "a group ends that did not start")
         else:
-            size = {1: 8, 5: 4}.get(kind, 0)
-            if kind == 2:
-                size, at = read_varint(message, at, longest=10)
+            size = {FIXED64: 8, FIXED32: 4}.get(kind, 0)
+            if kind == BYTES:
+                size, at = read_varint(message, at, longest=5)
             check(at + size <= len(message), "a field is cut off")
             value = message[at : at + size]
             at += size
-        yield tag >> 3, kind, value
+        yield 0 if groups else field, kind, value
+        if kind == END:
+            groups.pop()
+    check(not groups, "a group does not end")
+
+
+def known(fields: list[Field], kinds: dict[int, tuple[int, ...]]) -> list[Field]:
+    """Return those of a number and wire type that the message has; others are ignored."""
+    return [field for field in fields if field[1] in kinds.get(field[0], ())]
 
 
 def read_varint(data: bytes, at: int, longest: int) -> tuple[int, int]:
@@ -169,10 +217,10 @@ def read_varint(data: bytes, at: int, longest: int) -> tuple[int, int]:
     raise ValueError("a varint is too long")
 
 
-def read_varints(data: bytes) -> Iterator[int]:
+def read_varints(data: bytes, longest: int) -> Iterator[int]:
     at = 0
     while at < len(data):
-        value, at = read_varint(data, at, longest=5)
+        value, at = read_varint(data, at, longest)
         yield value
 
 
@@ -181,10 +229,10 @@ def floats(data: bytes) -> list[float]:
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
-def number(fields: list[Field], wanted: int) -> int:
-    """The last one counts, and a field that is left out is zero."""
+def number(fields: list[Field], wanted: int, bits: int = 32) -> int:
+    """The last one counts, cut to its width, and a field that is left out is zero."""
     found = [value for field, _, value in fields if field == wanted and isinstance(value, int)]
-    return found[-1] if found else 0
+    return found[-1] % (1 << bits) if found else 0
 
 
 def blob(fields: list[Field], wanted: int) -> bytes:

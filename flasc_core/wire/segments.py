@@ -123,6 +123,9 @@ def _parse(
     if not has_more_fields(data, _MAX_FIELDS):
         packed = packed_update_pb2.PackedSegment.FromString(data)
         if not _has_unknown_fields(packed):
+            # To protobuf an array of no bytes is as if it were not there.
+            packed.gaps[:] = filter(None, packed.gaps)
+            packed.values[:] = filter(None, packed.values)
             return packed, None
     # Protobuf also allows arrays that are not packed, which the twin message does not know, and
     # packed ones in any number of parts, of which it would keep each.
