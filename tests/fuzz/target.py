@@ -1,16 +1,18 @@
-"""What every fuzzer calls: the decoder returns a right vector or refuses, nothing else."""
+"""What every fuzzer calls: the decoder returns a right vector or refuses, nothing else.
+
+From the repository root, once there are further inputs in the corpus: python -m tests.fuzz.target
+records what comes of each.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import zlib
 from itertools import accumulate, pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 import numpy as np
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from flasc_core.errors import Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
@@ -18,9 +20,10 @@ from flasc_core.sparse import SparseVector
 from flasc_core.wire import DecodeLimits, decode
 from flasc_core.wire.inflate import deflate
 
-__all__ = ["CORPUS", "LIMITS", "agrees", "read", "update_of"]
+__all__ = ["CORPUS", "LIMITS", "OUTCOMES", "outcome_of", "read", "update_of"]
 
 CORPUS: Final = Path(__file__).parent / "corpus"
+OUTCOMES: Final = CORPUS.with_name("outcomes.json")
 DIM: Final = 4096
 LIMITS: Final = DecodeLimits(dim=DIM, max_nnz=1024, max_abs_value=64.0)
 
@@ -78,41 +81,29 @@ def _cut(data: bytes, sizes: tuple[int, ...]) -> list[bytes]:
     return [data[first:end] for first, end in pairwise(ends)]
 
 
-def read(payload: bytes) -> SparseVector | None:
-    """Decode; None if it is refused. Anything else than a right vector is an error."""
+def read(payload: bytes) -> SparseVector | Refusal:
+    """Decode; a refusal is one outcome. Anything else than a right vector is an error."""
     try:
         vector = decode(payload, LIMITS)
-    except Refusal:
-        return None
+    except Refusal as refusal:
+        return refusal
     assert vector.dim == DIM
     assert LIMITS.min_nnz <= vector.nnz <= LIMITS.max_nnz
     assert float(np.abs(vector.values).max()) <= LIMITS.max_abs_value
     return vector
 
 
-def agrees(payload: bytes, vector: SparseVector) -> bool:
-    """Whether the reference decoder reads the same."""
-    segments = packed_update_pb2.PackedUpdate.FromString(payload).segments
-    parsed = [packed_update_pb2.PackedSegment.FromString(segment) for segment in segments]
-    if any(len(UnknownFieldSet(segment)) for segment in parsed):
-        # Groups and the like, which protobuf skips and the reference decoder does not know.
-        return True
-    dim, indices, values = REFERENCE.decode(payload)
-    return bool(
-        dim == vector.dim
-        and indices == vector.indices.tolist()
-        and np.array(values, dtype=np.float32).tobytes() == vector.values.tobytes()
-    )
+def outcome_of(data: bytes) -> str:
+    """The reason of the refusal, or ACCEPTED."""
+    found = read(update_of(data))
+    return found.reason.name if isinstance(found, Refusal) else "ACCEPTED"
 
 
-def _load_reference() -> ModuleType:
-    path = Path(__file__).parents[2] / "docs" / "reference_decoder.py"
-    spec = importlib.util.spec_from_file_location("reference_decoder", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def main() -> None:
+    """Record what comes of each kept input."""
+    outcomes = {path.name: outcome_of(path.read_bytes()) for path in sorted(CORPUS.iterdir())}
+    OUTCOMES.write_text(json.dumps(outcomes, indent=0) + "\n", encoding="utf-8")
 
 
-REFERENCE: Final = _load_reference()
+if __name__ == "__main__":
+    main()
