@@ -12,7 +12,7 @@ import random
 import struct
 import sys
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -138,6 +138,19 @@ def payload_of(case: Case) -> bytes:
     return pb.SparseUpdate(dim=case.dim, segments=segments, crc32=checksum).SerializeToString()
 
 
+def numbers_of(bits: int, count: int, rng: random.Random) -> list[int]:
+    """Integers of which the largest of 64 mostly takes all the bits."""
+    largest = 2 ** (bits - 1) - 1
+    return [max(-largest, min(largest, round(rng.gauss(0, 0.3 * largest)))) for _ in range(count)]
+
+
+def integer_case(bits: int, density: int) -> Case:
+    """As the one of int8 is, in fewer bits."""
+    rng = random.Random(f"int{bits} {density}")
+    case = random_case("int8", density)
+    return replace(case, numbers=numbers_of(bits, len(case.numbers), rng))
+
+
 def random_case(encoding: str, density: int) -> Case:
     """A case as large as it takes to hold several blocks."""
     rng = random.Random(f"{encoding} {density}")
@@ -181,6 +194,15 @@ CASES: Final = {
         f"{encoding}_one_in_{density}": random_case(encoding, density)
         for encoding in WIDTH
         for density in (1, 2, 4, 16, 64, 256)
+    },
+    **{
+        f"int{bits}_one_in_{density}": integer_case(bits, density)
+        for bits in range(3, 8)
+        for density in (1, 2, 4, 16, 64, 256)
+    },
+    **{
+        f"int{bits}_extremes": int8([2 ** (bits - 1) - 1, 1 - 2 ** (bits - 1), 0, 1], [-1])
+        for bits in range(3, 8)
     },
     **{f"shift_{shift}": two_gaps(shift) for shift in range(25)},
     "float32_one_value": Case(encoding="float32", numbers=[0x3F800000], **ONE),  # type: ignore[arg-type]

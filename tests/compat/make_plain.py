@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import struct
 import sys
 import zlib
@@ -35,7 +36,18 @@ def ones(dim: int, indices: list[int]) -> Case:
     return Case(dim=dim, indices=indices, values=[1.0] * len(indices))
 
 
+def one_in(density: int) -> Case:
+    rng = random.Random(f"plain {density}")
+    nnz, dim = 90, 90 * density
+    return Case(
+        dim=dim,
+        indices=sorted(rng.sample(range(dim), nnz)),
+        values=[rng.gauss(0, 1) for _ in range(nnz)],
+    )
+
+
 CASES: Final = {
+    **{f"one_in_{density}": one_in(density) for density in (1, 2, 4, 16, 64, 256)},
     "empty": ones(10, []),
     "one_coordinate_in_all": ones(1, [0]),
     "first_coordinate": ones(10, [0]),

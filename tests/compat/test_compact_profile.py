@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from flasc_core.errors import Refusal
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import DecodeLimits, Encoding, decode, quantize
 from tests.support.reference import REFERENCE
@@ -21,6 +24,8 @@ DESCRIBED: dict[str, dict[str, Any]] = json.loads(
     (HERE / "compact.json").read_text(encoding="utf-8")
 )
 ROUNDED: dict[str, str] = json.loads((HERE / "rounded.json").read_text(encoding="utf-8"))
+# Named by the bits that their numbers take.
+WITH_BITS = re.compile(r"int\d_(one_in_|extremes)")
 PLAIN = sorted((HERE / "plain").iterdir())
 
 
@@ -79,6 +84,28 @@ def test_the_reference_decoder_reads_the_plain_profile_too(path: Path) -> None:
     payload = gzip.decompress(payload) if path.suffix == ".gz" else payload
     dim, indices, values = REFERENCE.decode(payload)
     assert digest_of(dim, indices, values) == vector_digest(decode(payload, limits_of(dim)))
+
+
+@pytest.mark.parametrize("name", [name for name in DESCRIBED if WITH_BITS.match(name)])
+def test_integers_are_read_where_their_bits_are_listed_and_refused_elsewhere(name: str) -> None:
+    payload = (HERE / "compact" / f"{name}.bin").read_bytes()
+    written = Encoding.parse(name.split("_", maxsplit=1)[0])
+    for bits in range(3, 9):
+        listed = Encoding.parse(f"int{bits}")
+        limits = replace(limits_of(DESCRIBED[name]["dim"]), encodings=frozenset({listed}))
+        if listed == written:
+            assert vector_digest(decode(payload, limits)) == DESCRIBED[name]["sha256"]
+            continue
+        with pytest.raises(Refusal, match=f"{written.name} is not accepted"):
+            decode(payload, limits)
+
+
+def test_every_encoding_has_a_file_of_every_density() -> None:
+    compact = {path.stem for path in (HERE / "compact").iterdir()}
+    plain = {f"plain_{path.stem}" for path in (HERE / "plain").iterdir()}
+    for density in (1, 2, 4, 16, 64, 256):
+        wanted = {f"{name}_one_in_{density}" for name in Encoding.names()}
+        assert wanted <= compact | plain
 
 
 @pytest.mark.parametrize("name", ROUNDED)
