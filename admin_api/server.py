@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from math import ceil
 
 import structlog
@@ -14,6 +13,7 @@ import uvicorn
 
 from admin_api.app import create_app
 from admin_api.services import Services
+from aggregator_service.clock import utc_now
 from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
@@ -39,7 +39,7 @@ class AdminServer:
         app = create_app(
             store=store,
             blobs=blobs,
-            now=lambda: datetime.now(UTC),
+            now=utc_now,
             grpc_address=settings.public_grpc_address
             or f"{settings.grpc_host}:{settings.grpc_port}",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import grpc
@@ -23,6 +23,7 @@ from aggregator_service.app.receive_upload import ReceiveUpload
 from aggregator_service.app.report_outcome import ReportOutcome
 from aggregator_service.app.submit_update import SubmitUpdate
 from aggregator_service.app.task_spec import MAX_UNARY_PAYLOAD_BYTES
+from aggregator_service.clock import utc_now
 from aggregator_service.driver import Driver
 from aggregator_service.rpc.calls import Calls
 from aggregator_service.rpc.device_service import SERVICE_NAME, DeviceService
@@ -57,10 +58,6 @@ log = structlog.get_logger(__name__)
 
 class InsecureRefused(Exception):
     """The service does not start without TLS unless it is told to."""
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Aggregator:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flasc_cli.errors import CliError, ExitCode
@@ -14,11 +13,7 @@ if TYPE_CHECKING:
 
     from aggregator_service.store.base import Store
 
-__all__ = ["database_errors", "database_url", "opened_store", "settings_error", "utc_now"]
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+__all__ = ["database_errors", "database_url", "opened_store", "settings_error"]
 
 
 def database_url(given: str | None) -> str:

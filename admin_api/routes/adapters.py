@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import sha256
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
@@ -38,8 +38,6 @@ Weights = Annotated[
     ),
 ]
 IfNoneMatch = Annotated[str | None, Header(description="An ETag: answered 304 if it still fits.")]
-
-_FIRST_ROUND: Final = 1
 
 
 def _file(media_type: str) -> dict[int | str, dict[str, Any]]:

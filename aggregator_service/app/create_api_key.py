@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from aggregator_service.domain.credentials import ApiKey, SecretKind, mint
+from aggregator_service.domain.credentials import ApiKey, SecretKind, check_name, mint
 from aggregator_service.store.base import Store
 from flasc_core.errors import Reason, Refusal
 
@@ -26,8 +26,7 @@ class CreateApiKey:
 
         `made_by` is the caller's own key, or None on the service's machine, where no key is needed.
         """
-        if not 1 <= len(name) <= 200 or not name.isprintable():
-            raise Refusal(Reason.FIELD_RANGE, "a key's name has 1 to 200 printable characters")
+        check_name(name)
         if not timedelta(minutes=1) <= lifetime <= timedelta(days=3660):
             raise Refusal(Reason.FIELD_RANGE, "a key lives for 1 minute to 10 years")
         key_id = uuid4()

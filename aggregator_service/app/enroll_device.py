@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from aggregator_service.domain.credentials import Device, SecretKind, mint
+from aggregator_service.domain.credentials import Device, SecretKind, check_name, mint
 from aggregator_service.domain.tasks import check_tier_name
 from aggregator_service.store.base import Store
-from flasc_core.errors import Reason, Refusal
 
 __all__ = ["EnrollDevice"]
 
@@ -27,8 +26,7 @@ class EnrollDevice:
         """
         if tier:
             check_tier_name(tier)
-        if not 1 <= len(name) <= 200 or not name.isprintable():
-            raise Refusal(Reason.FIELD_RANGE, "a device name has 1 to 200 printable characters")
+        check_name(name)
         device_id = uuid4()
         credential, stored = mint(SecretKind.DEVICE, device_id)
         device = Device(

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["ApiKey", "Device", "SecretKind", "claimed_id", "matches", "mint"]
+__all__ = ["ApiKey", "Device", "SecretKind", "check_name", "claimed_id", "matches", "mint"]
 
 
 @unique
@@ -40,6 +40,12 @@ def claimed_id(kind: SecretKind, secret: str) -> UUID:
             Reason.CREDENTIAL_INVALID, f"this is no {kind}_… credential; check what was copied"
         )
     return UUID(hex=form.group(1))
+
+
+def check_name(name: str) -> None:
+    """Refuses (FIELD_RANGE) a name that a line of a list can not show."""
+    if not 1 <= len(name) <= 200 or not name.isprintable():
+        raise Refusal(Reason.FIELD_RANGE, "a name has 1 to 200 printable characters")
 
 
 def matches(secret: str, stored_sha256: bytes) -> bool:

@@ -40,8 +40,7 @@ from flasc_core.methods import Flasc
 from flasc_core.server_update import AdamW
 from flasc_core.wire import Encoding
 from flasc_sim.cached_prefix import PadStates, StoredStates, skip_layers, store_states
-from flasc_sim.datasets import LabelledTexts, load_texts
-from flasc_sim.datasets.examples import Examples
+from flasc_sim.datasets import load_texts
 from flasc_sim.datasets.tokens import TokenisedTexts
 from flasc_sim.federation import Federation, Participation
 from flasc_sim.models import load_text_classifier, load_tokenizer, with_lora
@@ -147,7 +146,7 @@ def _load_corpus(data: Path | None) -> Corpus:
     tokenizer = load_tokenizer("minilm")
 
     def stored(rows: NDArray[np.int64]) -> StoredStates:
-        texts = TokenisedTexts(_take(table, rows), tokenizer, TOKENS)
+        texts = TokenisedTexts(table.take(rows), tokenizer, TOKENS)
         pad_id = tokenizer.pad_token_id
         if not isinstance(pad_id, int):
             raise TypeError("the tokenizer has no padding token")
@@ -159,13 +158,6 @@ def _load_corpus(data: Path | None) -> Corpus:
         train_labels=table.labels[train_rows],
         test=stored(np.sort(test_rows[:SCORED_TEXTS])),
         label_count=len(table.label_names),
-    )
-
-
-def _take(table: LabelledTexts, rows: NDArray[np.int64]) -> Examples:
-    return Examples(
-        texts=tuple(table.texts[row] for row in rows.tolist()),
-        labels=tuple(table.labels[rows].tolist()),
     )
 
 

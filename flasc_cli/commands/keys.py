@@ -28,10 +28,11 @@ def create(
 ) -> None:
     """Create a key and show it: this once, since only its hash is kept."""
     from aggregator_service.app.create_api_key import CreateApiKey
+    from aggregator_service.clock import utc_now
     from flasc_cli import database
 
     with database.opened_store(database.database_url(database_url)) as store:
-        make = CreateApiKey(store=store, now=database.utc_now)
+        make = CreateApiKey(store=store, now=utc_now)
         key, secret = make(name, timedelta(days=days), made_by=None)
     if as_json:
         print_json({**_describe(key), "secret": secret})
@@ -68,10 +69,11 @@ def revoke(
 ) -> None:
     """End a key at once. Repeating is harmless."""
     from aggregator_service.app.revoke_api_key import RevokeApiKey
+    from aggregator_service.clock import utc_now
     from flasc_cli import database
 
     with database.opened_store(database.database_url(database_url)) as store:
-        key = RevokeApiKey(store=store, now=database.utc_now)(key_id)
+        key = RevokeApiKey(store=store, now=utc_now)(key_id)
     (print_json if as_json else print_fields)(_describe(key))
 
 

@@ -111,13 +111,14 @@ class _Demo:
 
     def _start_service(self) -> str:
         from aggregator_service.app.create_api_key import CreateApiKey
+        from aggregator_service.clock import utc_now
         from aggregator_service.store.schema import upgrade
 
         url = self._service.database_url
         with database.database_errors(url):
             upgrade(url)
         with database.opened_store(url) as store:
-            make = CreateApiKey(store=store, now=database.utc_now)
+            make = CreateApiKey(store=store, now=utc_now)
             _, key = make("demo", timedelta(days=1), made_by=None)
         self._service.start()
         self._say(f"web page and admin API: {self._service.admin_address}")

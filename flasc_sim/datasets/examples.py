@@ -12,6 +12,12 @@ __all__ = ["DeviceExamples", "Examples", "LabelledTexts", "divide", "held_out_ex
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    texts: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledTexts:
     """A whole data set; row i is `texts[i]`, and all rows of one owner stay on one device."""
 
@@ -29,11 +35,11 @@ class LabelledTexts:
         if self.labels.min() < 0 or self.labels.max() >= len(self.label_names):
             raise ValueError(f"data set {self.name!r}: a label has no name")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examples:
-    texts: tuple[str, ...]
-    labels: tuple[int, ...]
+    def take(self, rows: NDArray[np.int64]) -> Examples:
+        return Examples(
+            texts=tuple(self.texts[row] for row in rows.tolist()),
+            labels=tuple(self.labels[rows].tolist()),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +68,13 @@ def divide(
             f"{table.name!r} leaves device {device} of {devices} without training or held-out "
             "examples; use fewer devices"
         )
-    return DeviceExamples(train=_take(table, train), held_out=_take(table, held_out))
+    return DeviceExamples(train=table.take(train), held_out=table.take(held_out))
 
 
 def held_out_examples(table: LabelledTexts, *, limit: int, seed: int) -> Examples:
     """Return a seeded draw of at most `limit` held-out rows, whoever owns them."""
-    return _take(table, _draw(np.flatnonzero(table.held_out), limit, seed))
+    return table.take(_draw(np.flatnonzero(table.held_out), limit, seed))
 
 
 def _draw(rows: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
-
-
-def _take(table: LabelledTexts, rows: NDArray[np.int64]) -> Examples:
-    return Examples(
-        texts=tuple(table.texts[row] for row in rows.tolist()),
-        labels=tuple(table.labels[rows].tolist()),
-    )

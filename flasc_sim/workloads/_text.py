@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from peft import PeftModel
 from torch.utils.data import Dataset
 
@@ -84,7 +83,7 @@ def text_workload(table: LabelledTexts, options: TextOptions, sources: Sources) 
     scored = np.random.default_rng(_SCORED_SEED).permutation(np.flatnonzero(table.held_out))
     held_out = np.sort(scored[: options.scored or None])
     rows = {"train": train, "held_out": held_out, "validation": validation}
-    parts = {name: _take(table, chosen) for name, chosen in rows.items()}
+    parts = {name: table.take(chosen) for name, chosen in rows.items()}
     made, collate = _datasets(parts, options, len(table.label_names), sources)
     return Workload(
         name=table.name,
@@ -138,13 +137,6 @@ def _datasets(
         for name, tokenised in texts.items()
     }
     return stored, PadStates()
-
-
-def _take(table: LabelledTexts, rows: NDArray[np.int64]) -> Examples:
-    return Examples(
-        texts=tuple(table.texts[row] for row in rows.tolist()),
-        labels=tuple(table.labels[rows].tolist()),
-    )
 
 
 def _build(options: TextOptions, labels: int, shape: AdapterShape, seed: int) -> PeftModel:
