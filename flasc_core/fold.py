@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from flasc_core.clip import Norm, Shrink
 from flasc_core.errors import Reason, Refusal
-from flasc_core.sparse import SparseVector
 
 __all__ = ["GRID_BITS", "HEADROOM", "Accumulator", "Parts", "check_headroom", "to_grid"]
 
@@ -86,19 +85,6 @@ class Accumulator:
     def dim(self) -> int:
         return self.sums.size
 
-    def add(self, vector: SparseVector, weight: int, update_id: bytes) -> None:
-        """Add weight * vector. ValueError, with nothing changed, if it cannot be held."""
-        self._check(vector, weight)
-        self._shift(vector.indices, _weighted(vector.values, weight))
-        self._count(1, weight, update_id)
-
-    def subtract(self, vector: SparseVector, weight: int, update_id: bytes) -> None:
-        """Take back an earlier `add` with the same arguments, bit for bit."""
-        self._check(vector, weight)
-        self._check_holds(weight)
-        self._shift(vector.indices, _weighted(vector.values, -weight))
-        self._count(-1, weight, update_id)
-
     def add_parts(
         self, parts: Parts, weight: int, update_id: bytes, clip_norm: float = 0.0
     ) -> None:
@@ -168,11 +154,6 @@ class Accumulator:
         return mine == theirs and np.array_equal(self.sums, other.sums)
 
     __hash__ = None  # type: ignore[assignment]
-
-    def _check(self, vector: SparseVector, weight: int) -> None:
-        if vector.dim != self.dim:
-            raise ValueError(f"cannot add {vector.dim} coordinates to {self.dim}")
-        _check_weighted(vector.values, weight)
 
     def _check_part(
         self, indices: NDArray[np.int64], values: NDArray[np.float32], weight: int

@@ -43,12 +43,6 @@ class SparseVector:
     def nnz(self) -> int:
         return self.indices.size
 
-    @classmethod
-    def from_dense(cls, x: NDArray[np.float32]) -> SparseVector:
-        """Keep the coordinates of `x` that are not zero."""
-        indices = np.flatnonzero(x).astype(np.int64, copy=False)
-        return cls(dim=x.size, indices=indices, values=x[indices])
-
     def to_dense(self) -> NDArray[np.float32]:
         dense = np.zeros(self.dim, dtype=np.float32)
         dense[self.indices] = self.values

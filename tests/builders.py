@@ -13,6 +13,9 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import uuid4
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.assignments import (
     Assignment,
@@ -42,9 +45,11 @@ from aggregator_service.domain.tasks import (
 )
 from aggregator_service.domain.updates import Update, UpdateState
 from aggregator_service.store.base import Store, Transaction
+from flasc_core.fold import Parts
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.server_update import AdamW
+from flasc_core.sparse import SparseVector
 from flasc_core.wire import Encoding
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -65,6 +70,16 @@ def a_layout() -> AdapterLayout:
             TensorSpec(name="head", shape=(2, 4), role=Role.HEAD),
         )
     )
+
+
+def nonzeros_of(x: NDArray[np.float32]) -> SparseVector:
+    indices = np.flatnonzero(x)
+    return SparseVector(dim=x.size, indices=indices, values=x[indices])
+
+
+def in_one_part(vector: SparseVector) -> Parts:
+    """As accumulators read a vector."""
+    return lambda: iter([(vector.indices, vector.values)])
 
 
 def a_policy(**changes: Any) -> RoundPolicy:

@@ -25,6 +25,7 @@ from tests.builders import (
     an_adapter,
     an_assignment,
     an_update,
+    in_one_part,
     stored,
 )
 
@@ -160,7 +161,7 @@ def test_the_summary_is_what_an_accumulator_of_the_same_updates_says(store: Stor
     a_stored_update(store, a_stored_round(store))
     accumulator = Accumulator.zeros(4)
     for one in updates:
-        accumulator.add(_nothing(), one.weight, one.id.bytes)
+        accumulator.add_parts(in_one_part(_nothing()), one.weight, one.id.bytes)
 
     summary = store.read("summary", lambda tx: tx.updates.summary(current.id))
 

@@ -14,6 +14,7 @@ from client_sdk import Event, Participant, _rpc
 from flasc_core.layout import Role
 from flasc_core.methods import KeepLargest, UploadRule
 from flasc_core.sparse import SparseVector
+from tests.builders import nonzeros_of
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.scripted_service import CREDENTIAL, TASK, Peer
 from tests.support.vector_trainer import VectorTrainer, a_layout
@@ -56,7 +57,7 @@ def events() -> list[Event]:
 def start() -> SparseVector:
     weights = np.random.default_rng(5).standard_normal(LAYOUT.dim).astype(np.float32)
     weights[::2] = 0
-    return SparseVector.from_dense(weights)
+    return nonzeros_of(weights)
 
 
 @pytest.fixture

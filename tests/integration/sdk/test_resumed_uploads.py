@@ -14,7 +14,7 @@ from client_sdk.events import Refused, Retrying, Trained, Uploaded, UploadResume
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import Role
 from flasc_core.methods import KeepLargest, UploadRule
-from flasc_core.sparse import SparseVector
+from tests.builders import nonzeros_of
 from tests.support.scripted_service import Fault, Peer, a_task_spec
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
@@ -30,7 +30,7 @@ TWO_ATTEMPTS = RetryPolicy(
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     rule = UploadRule(groups=(KeepLargest(roles=frozenset(Role), count=LAYOUT.dim),))
-    start = SparseVector.from_dense(np.ones(LAYOUT.dim, dtype=np.float32))
+    start = nonzeros_of(np.ones(LAYOUT.dim, dtype=np.float32))
     spec = a_task_spec(LAYOUT, max_unary_payload_bytes=1 << 20)
     with Peer(LAYOUT, start, rule, task_spec=spec, chunk_bytes=1 << 20) as running:
         yield running

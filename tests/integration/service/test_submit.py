@@ -26,7 +26,7 @@ from flasc_core.pb.internal.v1.packed_update_pb2 import PackedUpdate
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import Encoding, encode, profile_for
-from tests.builders import a_policy
+from tests.builders import a_policy, nonzeros_of
 from tests.support.device import (
     SyntheticDevice,
     encoded_vector,
@@ -312,7 +312,7 @@ def test_a_large_update_is_checked_without_being_unpacked_as_a_whole(live: LiveS
     device = live.device()
     given = device.assignment("a-task")
     update = np.random.default_rng(1).standard_normal(dim, dtype=np.float32)
-    payload = encode(SparseVector.from_dense(update), profile_for(int3))
+    payload = encode(nonzeros_of(update), profile_for(int3))
     tracemalloc.start()
     try:
         device.submit(given, payload)

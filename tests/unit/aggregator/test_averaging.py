@@ -13,7 +13,7 @@ from flasc_core.layout import Role
 from flasc_core.methods import FfaLora, Flasc, HeadOnly, Method, RoLora
 from flasc_core.server_update import AdamW, ServerOptimizer, Sgd
 from flasc_core.sparse import SparseVector
-from tests.builders import a_config, a_layout, a_policy, a_privacy, digest
+from tests.builders import a_config, a_layout, a_policy, a_privacy, digest, in_one_part
 
 LAYOUT = a_layout()
 SEED = digest("noise")
@@ -25,7 +25,7 @@ def two_updates() -> Accumulator:
         dim=LAYOUT.dim, indices=np.array([20]), values=np.array([0.5], dtype=np.float32)
     )
     for number in range(2):
-        total.add(one, 1, bytes([number]))
+        total.add_parts(in_one_part(one), 1, bytes([number]))
     return total
 
 

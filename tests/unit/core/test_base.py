@@ -16,8 +16,8 @@ from flasc_core.base import InitialBase, ZeroBase, base_from_json, base_from_mes
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.pb.v1 import task_spec_pb2
-from flasc_core.sparse import SparseVector
 from flasc_core.wire import Part
+from tests.builders import nonzeros_of
 
 LAYOUT = AdapterLayout(
     tensors=(
@@ -54,7 +54,7 @@ def by_the_book(name: str, shape: tuple[int, ...], seed: int) -> list[float]:
 
 def parts_of(differences: NDArray[np.float32]) -> list[Part]:
     """What a download of them is, in two parts."""
-    sent = SparseVector.from_dense(differences)
+    sent = nonzeros_of(differences)
     return [(sent.indices[:1], sent.values[:1]), (sent.indices[1:], sent.values[1:])]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from flasc_core.errors import Reason, Refusal
 from flasc_core.fold import GRID_BITS, Accumulator, check_headroom, to_grid
 from flasc_core.sparse import SparseVector
+from tests.builders import in_one_part
 from tests.unit.core.builders import a_vector, finite_floats, sparse_vectors
 
 DIM = 12
@@ -26,7 +27,7 @@ def folded(pairs: list[Update], *, numbers: list[int] | None = None) -> Accumula
     """The sum of numbered updates; a number makes an update's id."""
     accumulator = Accumulator.zeros(DIM)
     for number, (vector, weight) in zip(numbers or range(len(pairs)), pairs, strict=False):
-        accumulator.add(vector, weight, number.to_bytes(16, "big"))
+        accumulator.add_parts(in_one_part(vector), weight, number.to_bytes(16, "big"))
     return accumulator
 
 
@@ -44,7 +45,7 @@ def test_any_partition_merges_into_the_same_bytes(pairs: list[Update], data: st.
     shards = [Accumulator.zeros(DIM) for _ in range(3)]
     for number, (vector, weight) in enumerate(pairs):
         shard = shards[data.draw(st.integers(0, 2))]
-        shard.add(vector, weight, number.to_bytes(16, "big"))
+        shard.add_parts(in_one_part(vector), weight, number.to_bytes(16, "big"))
     merged = Accumulator.zeros(DIM)
     for shard in shards:
         merged.merge(shard)
@@ -57,8 +58,8 @@ def test_taking_an_update_back_restores_every_bit(
 ) -> None:
     accumulator = folded(pairs)
     before = accumulator.to_bytes()
-    accumulator.add(vector, weight, b"late")
-    accumulator.subtract(vector, weight, b"late")
+    accumulator.add_parts(in_one_part(vector), weight, b"late")
+    accumulator.subtract_parts(in_one_part(vector), weight, b"late")
     assert accumulator.to_bytes() == before
 
 
@@ -84,9 +85,9 @@ def test_many_values_are_added_one_by_one_however_far_apart(density: float) -> N
     expected[indices] = 3 * to_grid(values)
     accumulator = Accumulator.zeros(dim)
     vector = SparseVector(dim=dim, indices=indices, values=values)
-    accumulator.add(vector, 3, b"id")
+    accumulator.add_parts(in_one_part(vector), 3, b"id")
     assert np.array_equal(accumulator.sums, expected)
-    accumulator.subtract(vector, 3, b"id")
+    accumulator.subtract_parts(in_one_part(vector), 3, b"id")
     assert accumulator == Accumulator.zeros(dim)
 
 
@@ -141,7 +142,7 @@ def test_weights_below_one_are_an_error_and_change_nothing() -> None:
     accumulator = folded([])
     for weight in (0, -1):
         with pytest.raises(ValueError, match="weight"):
-            accumulator.add(a_vector(dim=DIM), weight, b"id")
+            accumulator.add_parts(in_one_part(a_vector(dim=DIM)), weight, b"id")
     assert accumulator == Accumulator.zeros(DIM)
 
 
@@ -149,7 +150,7 @@ def test_weights_below_one_are_an_error_and_change_nothing() -> None:
 def test_a_value_off_the_grid_is_an_error_and_changes_nothing(value: float) -> None:
     accumulator = folded([])
     with pytest.raises(ValueError, match="grid"):
-        accumulator.add(a_vector([1], [value], dim=DIM), 1, b"id")
+        accumulator.add_parts(in_one_part(a_vector([1], [value], dim=DIM)), 1, b"id")
     assert accumulator == Accumulator.zeros(DIM)
 
 
@@ -161,8 +162,8 @@ def test_the_largest_value_below_the_headroom_is_summed_exactly() -> None:
 
 def test_another_dimension_is_an_error() -> None:
     accumulator = folded([])
-    with pytest.raises(ValueError, match="cannot add"):
-        accumulator.add(a_vector(dim=DIM + 1), 1, b"id")
+    with pytest.raises(ValueError, match="outside"):
+        accumulator.add_parts(in_one_part(a_vector([DIM], [1.0], dim=DIM + 1)), 1, b"id")
     with pytest.raises(ValueError, match="cannot merge"):
         accumulator.merge(Accumulator.zeros(DIM + 1))
 
@@ -172,7 +173,7 @@ def test_taking_back_more_than_was_added_is_an_error() -> None:
     for accumulator in (folded([]), folded([(vector, 1)])):
         before = accumulator.to_bytes()
         with pytest.raises(ValueError, match="take back"):
-            accumulator.subtract(vector, 2, b"id")
+            accumulator.subtract_parts(in_one_part(vector), 2, b"id")
         assert accumulator.to_bytes() == before
 
 
@@ -187,7 +188,7 @@ def test_an_accumulator_survives_as_bytes(pairs: list[Update]) -> None:
     accumulator = folded(pairs)
     restored = Accumulator.from_bytes(accumulator.to_bytes())
     assert restored == accumulator
-    restored.add(a_vector(dim=DIM), 1, b"more")
+    restored.add_parts(in_one_part(a_vector(dim=DIM)), 1, b"more")
     assert restored != accumulator
 
 

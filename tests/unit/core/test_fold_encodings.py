@@ -16,6 +16,7 @@ from flasc_core.errors import Refusal
 from flasc_core.fold import GRID_BITS, Accumulator, to_grid
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import Encoding, Part, decode_segments, encode, quantize
+from tests.builders import in_one_part
 from tests.unit.core.builders import a_vector, limits_of, sparse_vectors
 
 DIM = 300
@@ -62,7 +63,7 @@ def test_adding_in_parts_is_adding_the_quantized_vector(
     vector: SparseVector, encoding: Encoding, weight: int
 ) -> None:
     whole, in_parts = Accumulator.zeros(DIM), Accumulator.zeros(DIM)
-    whole.add(quantize(vector, encoding), weight, b"id")
+    whole.add_parts(in_one_part(quantize(vector, encoding)), weight, b"id")
     in_parts.add_parts(parts_of(vector, encoding), weight, b"id")
     assert in_parts == whole
     whole.subtract_parts(parts_of(vector, encoding), weight, b"id")
@@ -114,7 +115,7 @@ def damaged_at_the_end(payload: bytes, dim: int) -> Callable[[], Iterator[Part]]
 def test_an_update_that_is_refused_midway_changes_nothing(name: str) -> None:
     vector = a_long_vector(150_000)
     accumulator = Accumulator.zeros(vector.dim)
-    accumulator.add(vector, 7, b"there")
+    accumulator.add_parts(in_one_part(vector), 7, b"there")
     before = accumulator.to_bytes()
     parts = damaged_at_the_end(encode(vector, Encoding.parse(name)), vector.dim)
     for change in (accumulator.add_parts, accumulator.subtract_parts):

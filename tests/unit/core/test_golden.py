@@ -19,6 +19,7 @@ from flasc_core.methods import Flasc, apply_upload_rule
 from flasc_core.server_update import AdamW, ServerOptimizer, Sgd
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import decode, encode
+from tests.builders import in_one_part
 from tests.unit.core.builders import limits_of, selected_by
 
 GOLDEN: dict[str, Any] = json.loads(
@@ -81,7 +82,7 @@ def test_two_rounds_match_the_reference(name: str) -> None:
             upload = apply_upload_rule(layout, np.array(delta, dtype=np.float32), rule)
             assert upload.indices.tolist() == expected["upload_idx"][device]
             check_values(upload, expected["upload_vals"][device], variant.clip_norm)
-            accumulator.add(over_the_wire(upload), 1, bytes([device]) * 16)
+            accumulator.add_parts(in_one_part(over_the_wire(upload)), 1, bytes([device]) * 16)
 
         # The reference divides a clipped sum by its sensitivity as well.
         mean = accumulator.mean(len(devices)) / (variant.clip_norm or 1.0)
@@ -105,6 +106,6 @@ def test_a_coordinate_with_one_contributor_is_halved_in_a_cohort_of_two() -> Non
             indices=np.array(expected["upload_idx"][device], dtype=np.int64),
             values=np.array(expected["upload_vals"][device], dtype=np.float32),
         )
-        accumulator.add(vector, 1, bytes([device]))
+        accumulator.add_parts(in_one_part(vector), 1, bytes([device]))
     mean = accumulator.mean(2)
     assert mean[[5, 9]] == pytest.approx([0.045, 0.03], abs=TOLERANCE)

@@ -109,11 +109,6 @@ def test_top_k_leaves_its_argument_alone() -> None:
     assert x.tolist() == [1, -3, 2]
 
 
-@given(arrays)
-def test_a_dense_vector_survives_being_sparse(x: np.ndarray) -> None:
-    assert np.array_equal(SparseVector.from_dense(x).to_dense(), x)
-
-
 @given(sparse_vectors(dim=50))
 def test_a_sparse_vector_is_zero_where_it_names_nothing(vector: SparseVector) -> None:
     dense = vector.to_dense()
