@@ -10,6 +10,7 @@ import pytest
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import TaskState
+from tests.architecture.replacements import replacements_in
 from tests.architecture.source import FOLDERS, PACKAGES, Source, sources, written
 
 EVERYTHING = [source for source in sources(*FOLDERS) if written(source)]
@@ -18,6 +19,8 @@ PRODUCT = [source for source in EVERYTHING if source.package in PACKAGES]
 CODE_ON_READING = {"cPickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 # Where time comes in; everywhere else it is an argument.
 CLOCKS = {"aggregator_service/clock.py"}
+# How long a stopped device waits for a message is nobody's setting, and yet no test can outwait it.
+REPLACES_A_WAIT = {"tests/integration/sdk/test_stopping.py"}
 # Elapsed time for logs and waiting, which nothing is decided by.
 STOPWATCHES = {"monotonic", "perf_counter", "process_time", "sleep"}
 
@@ -210,3 +213,37 @@ def test_tests_replace_nothing_with_mocks() -> None:
         if "mock" in name
     ]
     assert found == []
+
+
+def test_tests_replace_nothing_of_our_own() -> None:
+    found = {
+        source.path: places
+        for source in EVERYTHING
+        if source.package == "tests" and (places := list(replacements_in(source)))
+    }
+    assert found.keys() == REPLACES_A_WAIT, found
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("patched.setattr(os, 'fsync', fail)", False),
+        ("patched.setattr('os.fsync', fail)", False),
+        ("patched.setattr(Store, 'read', fail)", True),
+        ("patched.setattr(sdk.participant, 'sleep', fail)", True),
+        ("patched.setattr('admin_api.lookup.find_task', fail)", True),
+        ("patched.setattr(type(store), 'read', fail)", True),
+        ("patched.delattr(store, 'read')", True),
+        ("setattr(Store, 'read', fail)", True),
+        ("setattr(message, 'dim', 4)", False),
+        ("Store.read = fail", True),
+        ("sdk.participant.sleep = fail", True),
+        ("message.dim = 4", False),
+    ],
+)
+def test_whatever_replaces_our_own_is_found(line: str, is_found: bool) -> None:
+    imports = (
+        "import os\nimport client_sdk as sdk\nfrom aggregator_service.store.base import Store\n"
+    )
+    source = Source(path="tests/x.py", text=line, tree=ast.parse(imports + line))
+    assert bool(list(replacements_in(source))) is is_found

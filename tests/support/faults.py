@@ -155,4 +155,4 @@ class TrappedBlobs:
         self.trap.effect(f"forget {folder}", lambda: self.inner.forget(folder))
 
     def check_ready(self) -> None:
-        self.inner.check_ready()
+        self.trap.read("check_ready", self.inner.check_ready)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 
+from client_sdk.peft_trainer import Loss
 from flasc_sim.settings import RunSettings, changed_table, read_settings
 from flasc_sim.workload import AdapterShape, Workload
 from tests.support.tiny_model import Examples, a_base_model, a_peft_model
@@ -33,7 +34,7 @@ def a_run(*assignments: str) -> RunSettings:
     return read_settings(changed_table(_TABLE, assignments), name="tiny-run")
 
 
-def a_workload(rows: int = 60) -> Workload:
+def a_workload(rows: int = 60, loss: Loss | None = None) -> Workload:
     """Rows of six owners in turn."""
     train = Examples(rows)
     return Workload(
@@ -46,6 +47,7 @@ def a_workload(rows: int = 60) -> Workload:
         owners=np.arange(rows, dtype=np.int64) % 6,
         build=_build,
         base_model_name="tiny@float32",
+        loss=loss,
         facts={"model": "tiny"},
     )
 

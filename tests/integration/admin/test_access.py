@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from aggregator_service.store.base import StoreUnavailable
 from tests.builders import NOW
-from tests.support.faults import Trap, TrappedStore
+from tests.support.faults import Trap, TrappedBlobs, TrappedStore
 from tests.support.operator import Operator
 
 OPEN = {"/", "/charts.js", "/dashboard.css", "/dashboard.js", "/icon.svg", "/healthz", "/readyz"}
@@ -115,16 +115,15 @@ def test_the_page_may_load_and_call_nothing_but_this_service(operator: Operator)
         ).replace("// ", ""), path
 
 
-def test_the_service_is_ready_while_its_stores_are(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert operator.get("/readyz").json() == {"status": "ok"}
-
-    def fail(_: object) -> None:
+def test_the_service_is_ready_while_its_stores_are(operator: Operator) -> None:
+    def fail() -> None:
         raise StoreUnavailable("disk full")
 
-    monkeypatch.setattr(type(operator.blobs), "check_ready", fail)
-    answer = operator.get("/readyz")
+    assert operator.get("/readyz").json() == {"status": "ok"}
+    blobs = TrappedBlobs(operator.blobs, Trap(at="check_ready", action=fail))
+    full = Operator(operator.store, blobs)
+
+    answer = full.get("/readyz")
 
     assert answer.status_code == 503
     assert answer.json()["reason"] == "STORAGE"
@@ -132,25 +131,20 @@ def test_the_service_is_ready_while_its_stores_are(
     assert operator.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize("read", ["authenticate_api_key", "list_tasks"])
 def test_a_database_that_fails_is_unavailable_before_and_after_the_key_is_checked(
-    operator: Operator, monkeypatch: pytest.MonkeyPatch
+    operator: Operator, read: str
 ) -> None:
-    read = type(operator.store).read
-    failing = ""
+    def fail() -> None:
+        raise StoreUnavailable("gone")
 
-    def fail(store: object, name: str, body: object) -> object:
-        if name == failing:
-            raise StoreUnavailable("gone")
-        return read(store, name, body)  # type: ignore[arg-type]
+    trapped = TrappedStore(operator.store, Trap(at=read, action=fail))
 
-    monkeypatch.setattr(type(operator.store), "read", fail)
-    for name in ("authenticate_api_key", "list_tasks"):
-        failing = name
-        answer = operator.get("/v1/tasks")
+    answer = Operator(trapped, operator.blobs).get("/v1/tasks")
 
-        assert answer.status_code == 503
-        assert answer.json()["reason"] == "STORAGE"
-        assert "gone" not in answer.text
+    assert answer.status_code == 503
+    assert answer.json()["reason"] == "STORAGE"
+    assert "gone" not in answer.text
 
 
 def test_an_unexpected_failure_tells_an_incident_and_nothing_else(operator: Operator) -> None:

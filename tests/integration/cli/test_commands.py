@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from admin_api.services import MAX_PAGE
 from aggregator_service.app.steer_task import SteerTask
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.tasks import TaskState, Tier
@@ -81,11 +82,9 @@ def test_a_name_that_is_taken_is_refused_in_the_services_words(terminal: Termina
     assert len(terminal.ask("device", "list")) == 1
 
 
-def test_lists_go_through_all_pages(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flasc_cli.api._PAGE", 2)
-    names = {f"device {index}" for index in range(5)}
-    for name in names:
-        terminal.ask("device", "enroll", name)
+def test_lists_go_through_all_pages(terminal: Terminal) -> None:
+    names = {f"device {index}" for index in range(2 * MAX_PAGE + 1)}
+    stored(terminal.store, *(a_device(name=name) for name in names))
     assert {device["name"] for device in terminal.ask("device", "list")} == names
 
 

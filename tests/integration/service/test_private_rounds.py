@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -14,19 +15,21 @@ from numpy.typing import NDArray
 
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.adapter_files import load_weights
-from aggregator_service.app.check_in import Assigned, CheckIn, RetryLater
+from aggregator_service.app.check_in import Assigned, CheckIn, Query, RetryLater
 from aggregator_service.app.enroll_device import EnrollDevice
 from aggregator_service.app.open_round import OpenRound
 from aggregator_service.app.retract_update import RetractUpdate
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.privacy import Privacy, PrivacyMode
-from aggregator_service.domain.rounds import RoundKind, RoundState
+from aggregator_service.domain.rounds import Round, RoundKind, RoundState
 from aggregator_service.domain.tasks import TaskState
+from aggregator_service.store.base import Rounds
 from flasc_core.errors import Reason, Refusal
 from flasc_core.fold import GRID_BITS
 from flasc_core.noise import draw_noise
 from tests.builders import NOW, a_privacy, a_round, an_assignment, stored
 from tests.support.faults import Died, Moment, Trap
+from tests.support.interposed import Interposed, InterposedStore
 from tests.support.one_task import OneTask, in_memory
 from tests.support.oracle import adapters_of
 from tests.support.private_task import (
@@ -342,16 +345,30 @@ def test_none_but_drawn_devices_get_work_and_the_round_waits_for_all_of_them(
 
 
 def test_a_device_is_held_to_the_draw_of_the_round_that_it_gets(
-    worlds: Callable[[], OneTask], monkeypatch: pytest.MonkeyPatch
+    worlds: Callable[[], OneTask],
 ) -> None:
     world = opened(worlds(), a_drawn_privacy(PrivacyMode.FIXED_SIZE, 9, epsilon=200.0), devices=9)
-    reserved = reservation_of(world, world.rounds[-1])
+    current = world.rounds[-1]
+    # Without a draw of its own it takes every device.
+    before = replace(current, id=uuid4(), number=current.number - 1)
+
+    class Lagging(Interposed):
+        """The first look of a transaction still finds the round before."""
+
+        def __init__(self, inner: Rounds) -> None:
+            super().__init__(inner)
+            self._found = iter([before])
+
+        def latest(self, _: UUID) -> Round:
+            return next(self._found, current)
+
+    reserved = reservation_of(world, current)
     assert reserved is not None
     assert reserved.draw is not None
     out = next(n for n in range(9) if not reserved.draw.takes(world.devices[n], NOW))
-    # As where the look still saw the round before, whose draw had the device in it.
-    monkeypatch.setattr(CheckIn, "_look", lambda *_: None)
-    assert isinstance(asked(world, out), RetryLater)
+    store = InterposedStore(world.untrapped.store, Lagging)
+    check_in = CheckIn(store=store, now=world.clock)
+    assert isinstance(check_in(world.devices[out], Query(task_name="a-task")), RetryLater)
 
 
 @pytest.mark.parametrize("mode", [PrivacyMode.POISSON, PrivacyMode.FIXED_SIZE])

@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.adapter_files import load_weights
-from aggregator_service.app.fold_updates import FoldUpdates
 from aggregator_service.app.open_round import OpenRound
 from aggregator_service.app.steer_task import SteerTask
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.assignments import AssignmentState, Evaluation
-from aggregator_service.domain.rounds import AbortReason, Round, RoundKind, RoundState
+from aggregator_service.domain.rounds import AbortReason, RoundKind, RoundState
 from aggregator_service.domain.tasks import Ending, Task, TaskState
 from aggregator_service.domain.updates import UpdateState
 from aggregator_service.server import utc_now
-from flasc_core.errors import Reason, Refusal
+from flasc_core.layout import AdapterLayout, Role, TensorSpec
+from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.server_update import Sgd
-from flasc_core.wire import DecodeLimits, decode
-from tests.builders import a_policy
+from flasc_core.wire import DecodeLimits, decode, encode
+from tests.builders import a_policy, nonzeros_of
 from tests.support.device import SyntheticDevice, encoded_vector
 from tests.support.devices import hand_in
 from tests.support.live import LiveService
@@ -196,21 +196,20 @@ def test_the_target_accuracy_ends_the_training(
     assert live.latest_round(task).kind is kind
 
 
-def test_a_payload_that_is_damaged_keeps_no_other_task_waiting(
-    live: LiveService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken, sound = (live.create_task(name, policy=ALONE) for name in ("broken", "sound"))
+def test_a_payload_that_is_damaged_keeps_no_other_task_waiting(live: LiveService) -> None:
+    # So large that its payload is a blob.
+    head = AdapterLayout(tensors=(TensorSpec(name="head", shape=(40_000,), role=Role.HEAD),))
+    whole = Flasc(download_density=1.0, upload_density=1.0)
+    broken = live.create_task("broken", policy=ALONE, layout=head, method=whole)
+    sound = live.create_task("sound", policy=ALONE)
     device = live.device()
-    for task in (broken, sound):
-        device.submit(device.assignment(task.name), PAYLOAD)
-    fold = FoldUpdates.__call__
-
-    def fold_or_refuse(self: FoldUpdates, task: Task, current: Round) -> int:
-        if task.id == broken.id:
-            raise Refusal(Reason.CHECKSUM_MISMATCH, "damaged")
-        return fold(self, task, current)
-
-    monkeypatch.setattr(FoldUpdates, "__call__", fold_or_refuse)
+    large = encode(nonzeros_of(np.linspace(1, 2, head.dim, dtype=np.float32)))
+    device.submit(device.assignment("broken"), large)
+    device.submit(device.assignment("sound"), PAYLOAD)
+    (update,) = updates_of(live.store, live.latest_round(broken))
+    assert update.payload_key is not None
+    live.blobs.delete(update.payload_key)
+    live.blobs.put(update.payload_key, bytes(large[:-1]))
     live.settle()
     assert states_of(live, sound)[0] is RoundState.PUBLISHED
     assert states_of(live, broken) == [RoundState.FOLDING]

@@ -11,6 +11,7 @@ import pytest
 from admin_api.event_feed import EventFeed
 from aggregator_service.store.base import Store, StoreUnavailable
 from tests.builders import NOW, a_task, an_api_key, an_event, stored
+from tests.support.faults import Trap, TrappedStore
 
 
 def a_feed(store: Store, *, polls_per_heartbeat: int = 1000) -> EventFeed:
@@ -78,19 +79,19 @@ def test_a_stream_ends_with_the_key_it_was_opened_with(memory_store: Store, ende
 
 
 def test_a_stream_ends_when_the_database_fails_so_that_clients_come_back(
-    memory_store: Store, monkeypatch: pytest.MonkeyPatch
+    memory_store: Store,
 ) -> None:
     key = an_api_key()
     stored(memory_store, key)
-    feed = a_feed(memory_store)
 
-    def fail(*_: object) -> object:
+    def fail() -> None:
         raise StoreUnavailable("gone")
+
+    feed = a_feed(TrappedStore(memory_store, Trap(at="poll_events", action=fail)))
 
     async def listen() -> list[bytes]:
         stream = feed.follow(key, after=None, task_id=None)
         await anext(stream)
-        monkeypatch.setattr(type(memory_store), "read", fail)
         return await rest_of(stream)
 
     assert asyncio.run(listen()) == []

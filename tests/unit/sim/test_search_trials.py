@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
+from client_sdk.peft_trainer import Batch
 from flasc_sim.run_folder import RunFolder
 from flasc_sim.search.goals import Outcome, TargetAccuracy
 from flasc_sim.search.halving import halve
@@ -108,18 +110,18 @@ def test_a_run_that_diverges_is_worth_nothing_and_is_not_run_again(tmp_path: Pat
     assert outcomes(trials(tmp_path, never, nothing, *diverging)) == [outcome]
 
 
-def test_what_a_run_showed_before_it_failed_is_read_as_it_was_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    advance = Simulation.advance
+def test_what_a_run_showed_before_it_failed_is_read_as_it_was_seen(tmp_path: Path) -> None:
+    done = 0
 
-    def diverge_in_the_fifth(simulation: Simulation) -> None:
-        if simulation.rounds_done == 4:
-            raise TrainingFailed("the loss is not finite")
-        advance(simulation)
+    def count_rounds(simulation: Simulation) -> None:
+        nonlocal done
+        done = simulation.rounds_done
 
-    monkeypatch.setattr(Simulation, "advance", diverge_in_the_fifth)
-    seen = outcomes(trials(tmp_path))
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        own: Tensor = model(**batch).loss
+        return own if done < 4 else own * torch.nan
+
+    seen = outcomes(trials(tmp_path, lambda: a_workload(loss=loss), count_rounds))
     assert [(one.round, one.failed) for one in seen] == [(2, False), (4, False), (4, True)]
     assert seen[1].payload_bytes == seen[2].payload_bytes
     assert outcomes(trials(tmp_path, never)) == seen

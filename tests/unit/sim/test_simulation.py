@@ -11,10 +11,11 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
 
 from client_sdk import TrainingFailed
 from client_sdk.file_lock import FileLock
-from client_sdk.peft_trainer import PeftTrainer, adapter_weights
+from client_sdk.peft_trainer import Batch, PeftTrainer, adapter_weights
 from flasc_core.layout import Role
 from flasc_sim.engine import MakeEngine, SerialEngine
 from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
@@ -214,16 +215,14 @@ def test_a_target_that_would_end_a_service_s_task_is_refused(tmp_path: Path) -> 
         finished(tmp_path, a_run("ending.target_accuracy=0.9"))
 
 
-def test_what_fails_at_the_evaluation_failed_in_the_round_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def evaluate(self: PeftTrainer, weights: object) -> None:
-        raise TrainingFailed("the loss is not finite")
+def test_what_fails_at_the_evaluation_failed_in_the_round_before_it(tmp_path: Path) -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        own: Tensor = model(**batch).loss
+        return own * torch.nan if torch.is_inference_mode_enabled() else own
 
-    monkeypatch.setattr(PeftTrainer, "evaluate", evaluate)
     folder = RunFolder(path=tmp_path)
     with pytest.raises(TrainingFailed, match="round 3: "):
-        run(a_run(), a_workload, folder)
+        run(a_run(), lambda: a_workload(loss=loss), folder)
     assert folder.failure is not None
     assert folder.failure.round == 3
 
