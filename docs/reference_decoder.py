@@ -23,7 +23,7 @@ NONE, DEFLATE = 1, 2
 WIDTH = {FLOAT32: 4, BFLOAT16: 2, INT8_POW2: 1}
 LARGEST_FLOAT32 = (2 - 2.0**-23) * 2.0**127
 # The wire types of the fields of SparseUpdate and SparseSegment; arrays are packed or not.
-UPDATE = {1: (VARINT,), 2: (BYTES,), 3: (FIXED32,)}
+UPDATE: dict[int, tuple[int, ...]] = {1: (VARINT,), 2: (BYTES,), 3: (FIXED32,)}
 SEGMENT = {
     **dict.fromkeys((1, 2, 3, 4, 5, 8, 9, 12, 14), (VARINT,)),
     **dict.fromkeys((10, 11, 13, 15), (BYTES,)),
