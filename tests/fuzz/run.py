@@ -38,7 +38,8 @@ def one_input(data: bytes) -> None:
 
 
 def main() -> None:
-    options = ["-max_len=4096", "-rss_limit_mb=1024", "-timeout=10", f"-artifact_prefix={BUILD}/"]
+    # Long enough for more fields than any payload may have.
+    options = ["-max_len=16384", "-rss_limit_mb=1024", "-timeout=10", f"-artifact_prefix={BUILD}/"]
     given = sys.argv[1:]
     # The first folder is written to.
     folders = [] if any(not option.startswith("-") for option in given) else [FOUND, CORPUS]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
@@ -90,6 +91,10 @@ def read(payload: bytes) -> SparseVector | Refusal:
     assert vector.dim == DIM
     assert LIMITS.min_nnz <= vector.nnz <= LIMITS.max_nnz
     assert float(np.abs(vector.values).max()) <= LIMITS.max_abs_value
+    # As a driver reads what was accepted: by isal, where it is installed.
+    again = decode(payload, replace(LIMITS, was_read=True))
+    assert np.array_equal(again.indices, vector.indices)
+    assert again.values.tobytes() == vector.values.tobytes()
     return vector
 
 
