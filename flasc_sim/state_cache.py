@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Final, cast
@@ -19,7 +19,7 @@ from client_sdk.peft_trainer import base_model_sha256
 from flasc_sim.cached_prefix import StoredStates, Texts, store_image_states, store_states
 from flasc_sim.datasets.images import DecodedImages
 
-__all__ = ["cached_image_states", "cached_states"]
+__all__ = ["cached_image_states", "cached_states", "content_sha256", "token_rows"]
 
 # A part of the key: a change of how states are computed or kept makes it another.
 _FORMAT: Final = "stored states 2"
@@ -35,9 +35,7 @@ def cached_states(
         lengths, labels = from_numpy(states.lengths), from_numpy(states.labels)
         return {"values": states.values, "lengths": lengths, "labels": labels}
 
-    rows = (texts[row] for row in range(len(texts)))
-    words = (np.array([label, len(tokens), *tokens], dtype="<i8") for tokens, label in rows)
-    stored = _kept(folder, _key(model, layers, (word.tobytes() for word in words)), compute)
+    stored = _kept(folder, _key(model, layers, token_rows(texts)), compute)
     return StoredStates.of(stored["values"], stored["lengths"].numpy(), stored["labels"].numpy())
 
 
@@ -52,6 +50,30 @@ def cached_image_states(
 
     stored = _kept(folder, _key(model, layers, images.identity()), compute)
     return TensorDataset(stored["states"], stored["labels"])
+
+
+def token_rows(texts: Texts) -> Iterator[bytes]:
+    """Yield each text's label and tokens as bytes."""
+    for row in range(len(texts)):
+        tokens, label = texts[row]
+        yield np.array([label, len(tokens), *tokens], dtype="<i8").tobytes()
+
+
+def content_sha256(parts: Mapping[str, Iterable[bytes]], computed_by: nn.Module | None) -> str:
+    """Return a digest of what trains and scores: of rows by part, each as bytes.
+
+    `computed_by` is the whole model where some of its layers are computed once: what a workload
+    builds then lacks them.
+    """
+    digest = hashlib.sha256()
+    if computed_by is not None:
+        digest.update(base_model_sha256(cast("PeftModel", computed_by)))
+    for name, rows in parts.items():
+        digest.update(name.encode())
+        for row in rows:
+            # Of each alone first, so that where one ends is a part of it.
+            digest.update(hashlib.sha256(row).digest())
+    return digest.hexdigest()
 
 
 def _kept(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
@@ -33,7 +33,6 @@ __all__ = [
     "Sources",
     "Workload",
     "check_workload",
-    "digest_of",
     "load_workload",
     "workload_names",
 ]
@@ -80,8 +79,8 @@ class Workload:
     """`train` holds the rows that devices may own, `held_out` those that score a run.
 
     `validation` is for choosing between settings; None where there is none. `content_sha256` tells
-    what is in all rows, as they came and before anything was computed of them. `labels` and
-    `owners` are of the rows of `train`, shape (rows,), None where rows have none.
+    what is in all rows before layers are computed of them, and by which model they are. `labels`
+    and `owners` are of the rows of `train`, shape (rows,), None where rows have none.
     `build(shape, seed)` makes the adapted model, adapter and head drawn from `seed`, on which all
     examples are right as they are: where frozen layers are computed once, they are left out of it.
     `facts` is said of every result: model, dtype, what is cached. All of it can be pickled.
@@ -128,15 +127,6 @@ class Workload:
 def workload_names() -> list[str]:
     names = (module.name for module in pkgutil.iter_modules(workloads.__path__))
     return sorted(name for name in names if not name.startswith("_"))
-
-
-def digest_of(rows: Iterable[bytes]) -> str:
-    """Return a digest of rows of any lengths in their order, for `content_sha256`."""
-    digest = sha256()
-    for row in rows:
-        # Of each alone first, so that where one ends is a part of it.
-        digest.update(sha256(row).digest())
-    return digest.hexdigest()
 
 
 def check_workload(name: str, options: Mapping[str, JsonValue]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -27,8 +26,8 @@ from flasc_sim.image_models import (
     predict_classes,
 )
 from flasc_sim.models import DtypeName, with_lora
-from flasc_sim.state_cache import cached_image_states
-from flasc_sim.workload import AdapterShape, Sources, Workload, digest_of
+from flasc_sim.state_cache import cached_image_states, content_sha256
+from flasc_sim.workload import AdapterShape, Sources, Workload
 
 __all__ = ["ImageOptions", "image_workload", "read_options"]
 
@@ -95,14 +94,17 @@ def image_workload(table: LabelledImages, options: ImageOptions, sources: Source
     parts = _parts(table, options)
     shape = _NORMALISED[options.normalised](options.pixels)
     images = {name: DecodedImages(table, rows, shape) for name, rows in parts.items() if rows.size}
-    made = _datasets(images, options, len(table.label_names), sources)
+    model = _load(options, len(table.label_names), sources, seed=0) if options.skipped else None
+    made = _datasets(images, model, options, sources)
     several = table.labels.ndim == 2
     train = parts["train"]
     return Workload(
         name=table.name,
         train=made["train"],
         held_out=made["held_out"],
-        content_sha256=digest_of(chain.from_iterable(part.identity() for part in images.values())),
+        content_sha256=content_sha256(
+            {name: part.identity() for name, part in images.items()}, model
+        ),
         validation=made.get("validation"),
         labels=None if several else table.labels[train],
         owners=None if table.owners is None else table.owners[train],
@@ -139,11 +141,13 @@ def _parts(table: LabelledImages, options: ImageOptions) -> dict[str, NDArray[np
 
 
 def _datasets(
-    images: Mapping[str, DecodedImages], options: ImageOptions, labels: int, sources: Sources
+    images: Mapping[str, DecodedImages],
+    model: ImageClassifier | None,
+    options: ImageOptions,
+    sources: Sources,
 ) -> dict[str, Dataset[Any]]:
-    if not options.skipped:
+    if model is None:
         return dict(images)
-    model = _load(options, labels, sources, seed=0)
     return {
         name: cached_image_states(model, decoded, layers=options.skipped, folder=sources.cache)
         for name, decoded in images.items()

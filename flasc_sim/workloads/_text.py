@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
@@ -15,7 +15,7 @@ from client_sdk.peft_trainer import Collate
 from flasc_core.json_value import JsonValue
 from flasc_sim.blueprint import base_model_name
 from flasc_sim.cached_prefix import PadStates, layers_above, skip_layers
-from flasc_sim.datasets.examples import Examples, LabelledTexts
+from flasc_sim.datasets.examples import LabelledTexts
 from flasc_sim.datasets.tokens import PadBatch, TokenisedTexts
 from flasc_sim.fields import read_fields
 from flasc_sim.models import (
@@ -26,8 +26,8 @@ from flasc_sim.models import (
     load_tokenizer,
     with_lora,
 )
-from flasc_sim.state_cache import cached_states
-from flasc_sim.workload import AdapterShape, Sources, Workload, digest_of
+from flasc_sim.state_cache import cached_states, content_sha256, token_rows
+from flasc_sim.workload import AdapterShape, Sources, Workload
 
 __all__ = ["TextOptions", "read_text_options", "text_workload"]
 
@@ -84,12 +84,21 @@ def text_workload(table: LabelledTexts, options: TextOptions, sources: Sources) 
     held_out = np.sort(scored[: options.scored or None])
     rows = {"train": train, "held_out": held_out, "validation": validation}
     parts = {name: table.take(chosen) for name, chosen in rows.items()}
-    made, collate = _datasets(parts, options, len(table.label_names), sources)
+    model = _load(options, len(table.label_names), seed=0) if options.skipped else None
+    tokenizer = load_tokenizer(options.model)
+    texts = {
+        name: TokenisedTexts(examples, tokenizer, options.tokens)
+        for name, examples in parts.items()
+        if examples.texts
+    }
+    made, collate = _datasets(texts, cast("int", tokenizer.pad_token_id), model, options, sources)
     return Workload(
         name=table.name,
         train=made["train"],
         held_out=made["held_out"],
-        content_sha256=digest_of(_content(parts)),
+        content_sha256=content_sha256(
+            {name: token_rows(some) for name, some in texts.items()}, model
+        ),
         validation=made.get("validation"),
         labels=table.labels[train],
         owners=table.owners[train],
@@ -111,25 +120,15 @@ def text_workload(table: LabelledTexts, options: TextOptions, sources: Sources) 
     )
 
 
-def _content(parts: Mapping[str, Examples]) -> Iterator[bytes]:
-    for name, examples in parts.items():
-        yield f"{name} {examples.labels}".encode()
-        yield from (text.encode() for text in examples.texts)
-
-
 def _datasets(
-    parts: Mapping[str, Examples], options: TextOptions, labels: int, sources: Sources
+    texts: Mapping[str, TokenisedTexts],
+    pad_id: int,
+    model: TextClassifier | None,
+    options: TextOptions,
+    sources: Sources,
 ) -> tuple[dict[str, Dataset[Any]], Collate]:
-    tokenizer = load_tokenizer(options.model)
-    pad_id = cast("int", tokenizer.pad_token_id)
-    texts = {
-        name: TokenisedTexts(examples, tokenizer, options.tokens)
-        for name, examples in parts.items()
-        if examples.texts
-    }
-    if not options.skipped:
+    if model is None:
         return dict(texts), PadBatch(pad_id=pad_id)
-    model = _load(options, labels, seed=0)
     stored: dict[str, Dataset[Any]] = {
         name: cached_states(
             model, tokenised, layers=options.skipped, pad_id=pad_id, folder=sources.cache

@@ -22,11 +22,11 @@ from flasc_sim.cached_prefix import PadStates, layers_above, skip_layers
 from flasc_sim.datasets.tokens import PadBatch
 from flasc_sim.datasets.user_texts import UserTexts, read_user_texts
 from flasc_sim.fields import read_fields
-from flasc_sim.language_model import load_language_model
+from flasc_sim.language_model import LanguageModel, load_language_model
 from flasc_sim.models import DtypeName, load_tokenizer, with_lora
 from flasc_sim.next_tokens import NextTokens, PadNextTokens, StoredNextTokens
-from flasc_sim.state_cache import cached_states
-from flasc_sim.workload import AdapterShape, Sources, Workload, digest_of
+from flasc_sim.state_cache import cached_states, content_sha256, token_rows
+from flasc_sim.workload import AdapterShape, Sources, Workload
 
 __all__ = ["load", "read_options"]
 
@@ -79,12 +79,15 @@ def load(options: LanguageOptions, sources: Sources) -> Workload:
     tokenizer = load_tokenizer(options.model)
     texts = {name: [table.texts[row] for row in some.tolist()] for name, some in rows.items()}
     tokens = {name: NextTokens(some, tokenizer, options.tokens) for name, some in texts.items()}
-    made, collate = _examples(tokens, cast("int", tokenizer.pad_token_id), options, sources)
+    model = _load(options) if options.skipped else None
+    made, collate = _examples(tokens, cast("int", tokenizer.pad_token_id), model, options, sources)
     return Workload(
         name="Reddit",
         train=made["train"],
         held_out=made["held_out"],
-        content_sha256=digest_of(text.encode() for some in texts.values() for text in some),
+        content_sha256=content_sha256(
+            {name: token_rows(some.inputs()) for name, some in tokens.items()}, model
+        ),
         owners=_owners(table, rows["train"], tokens["train"]),
         build=partial(_build, options),
         base_model_name=base_model_name(options.model, options.dtype),
@@ -107,11 +110,14 @@ def _owners(table: UserTexts, rows: NDArray[np.int64], tokens: NextTokens) -> ND
 
 
 def _examples(
-    tokens: Mapping[str, NextTokens], pad_id: int, options: LanguageOptions, sources: Sources
+    tokens: Mapping[str, NextTokens],
+    pad_id: int,
+    model: LanguageModel | None,
+    options: LanguageOptions,
+    sources: Sources,
 ) -> tuple[Mapping[str, Dataset[Any]], Collate]:
-    if not options.skipped:
+    if model is None:
         return tokens, PadNextTokens(inputs=PadBatch(pad_id=pad_id))
-    model = load_language_model(options.model, dtype=cast("DtypeName", options.dtype))
     stored = {
         name: StoredNextTokens(
             states=cached_states(
@@ -124,8 +130,12 @@ def _examples(
     return stored, PadNextTokens(inputs=PadStates())
 
 
+def _load(options: LanguageOptions) -> LanguageModel:
+    return load_language_model(options.model, dtype=cast("DtypeName", options.dtype))
+
+
 def _build(options: LanguageOptions, shape: AdapterShape, seed: int) -> PeftModel:
-    model = load_language_model(options.model, dtype=cast("DtypeName", options.dtype))
+    model = _load(options)
     layers = layers_above(model.encoder, options.frozen_layers)
     if options.skipped:
         skip_layers(model, layers=options.skipped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from client_sdk.peft_trainer import PeftTrainer, adapter_layout, adapter_weights
@@ -83,6 +85,8 @@ def reddit(folder: Path) -> tuple[Options, Sources]:
     return {"model": model, "tokens": 8, "frozen_layers": 2}, Sources(data=folder)
 
 
+# The names of the first layer's weights.
+LOWEST = re.compile(r"\b(h\.0|layer\.0|conv1)\.")
 Made = Callable[[Path], tuple[Options, Sources]]
 TASKS: dict[str, Made] = {
     "cifar10": cifar10,
@@ -160,6 +164,20 @@ def test_what_is_in_a_row_is_a_part_of_the_identity(
     assert identity() == before
     change_one_row(tmp_path)
     assert identity() != before
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_layers_that_are_computed_once_are_a_part_of_the_identity(
+    task: str, tmp_path: Path
+) -> None:
+    options, sources = TASKS[task](tmp_path)
+    before = load_workload(task, options, sources).identity()
+    (file,) = tmp_path.rglob("*.safetensors")
+    weights = load_file(file)
+    lowest = {name: 2 * value for name, value in weights.items() if LOWEST.search(name)}
+    assert lowest
+    save_file({**weights, **lowest}, file, metadata={"format": "pt"})
+    assert load_workload(task, options, sources).identity() != before
 
 
 @pytest.mark.parametrize("cached", [True, False])
