@@ -58,9 +58,11 @@ def fixed_size_epsilon(
     """Return an upper bound on epsilon where every round draws `cohort` devices of `population`.
 
     Without replacement, by Renyi differential privacy (Wang, Balle, Kasiviswanathan 2019) of an
-    update that any other one may replace.
+    update that any other one may replace; and never more than a device costs that is in every
+    round, which needs no secret draw.
     """
-    return _renyi_epsilon(noise, cohort / population, (population, cohort), rounds, delta)
+    drawn = _renyi_epsilon(noise, cohort / population, (population, cohort), rounds, delta)
+    return min(drawn, gaussian_epsilon(noise=noise, times=rounds, delta=delta))
 
 
 @lru_cache(maxsize=64)

@@ -172,7 +172,7 @@ def family_of(settings: Mapping[str, Any]) -> str:
         return family_of({**settings, "method": settings["tiers"][0]["method"], "tiers": []})
     method = settings["method"]
     if method["name"] != "flasc":
-        return _FAMILIES[method["name"]]
+        return _FAMILIES.get(method["name"], method["name"])
     down, up = method["download_density"], method["upload_density"]
     if down == up == 1:
         adapter = settings["adapter"]

@@ -261,8 +261,17 @@ def test_one_sampled_round_agrees_with_its_closed_form(noise: float, rate: float
 def test_sampling_everybody_costs_no_less_than_no_sampling(rounds: int) -> None:
     plain = gaussian_epsilon(noise=3.0, times=rounds, delta=1e-6)
     assert plain < poisson_epsilon(noise=3.0, rate=1.0, rounds=rounds, delta=1e-6) < 1.15 * plain
-    fixed = fixed_size_epsilon(noise=3.0, population=9, cohort=9, rounds=rounds, delta=1e-6)
-    assert plain < fixed
+
+
+def test_a_fixed_cohort_costs_no_more_than_being_in_every_round() -> None:
+    def costs(noise: float, cohort: int) -> float:
+        return fixed_size_epsilon(
+            noise=noise, population=9000, cohort=cohort, rounds=20, delta=1e-6
+        )
+
+    plain = gaussian_epsilon(noise=3.0, times=20, delta=1e-6)
+    assert costs(3.0, 9000) == costs(3.0, 6000) == plain
+    assert costs(3.0, 90) < plain / 4
 
 
 def test_no_round_costs_nothing() -> None:
