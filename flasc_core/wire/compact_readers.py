@@ -65,7 +65,7 @@ def read_bfloat16_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.
 def read_pow2_values(segment: Segment, limits: DecodeLimits) -> NDArray[np.float32]:
     """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE, DECOMPRESS_LIMIT, FIELD_RANGE, VALUE_RANGE.
 
-    And VALUE_FORMAT for numbers of more bits, or fewer, than `limits` accept.
+    And VALUE_FORMAT for numbers of more bits than `limits` accept.
     """
     packed, nnz = segment.packed, segment.envelope.nnz
     if not 0 < packed.block_size <= SEGMENT_NNZ:
@@ -97,10 +97,11 @@ def read_pow2_values(segment: Segment, limits: DecodeLimits) -> NDArray[np.float
 def _check_bits(blocks: Pow2Blocks, limits: DecodeLimits) -> None:
     if limits.encodings is None:
         return
-    widths = written_bits(blocks)
-    written = [Encoding(value=ValueEncoding.INT8_POW2, bits=bits) for bits in widths]
-    if limits.encodings.isdisjoint(written):
-        limits.check(written[0])
+    integers = ValueEncoding.INT8_POW2
+    most = max((each.bits for each in limits.encodings if each.value is integers), default=0)
+    written = written_bits(blocks)
+    if written > most:
+        limits.check(Encoding(value=integers, bits=written))
 
 
 def _read_numbers(segment: Segment, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar]:

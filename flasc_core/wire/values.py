@@ -85,12 +85,11 @@ def from_pow2(blocks: Pow2Blocks) -> NDArray[np.float32]:
     return blocks.numbers * _scale(blocks, 1)
 
 
-def written_bits(blocks: Pow2Blocks) -> range:
-    """Return which `bits` of `to_pow2` the numbers may come from; almost always one.
+def written_bits(blocks: Pow2Blocks) -> int:
+    """Return the fewest `bits` of `to_pow2` under which numbers as large as these may stand.
 
     That is what the lower median takes of runs of 64 values which are not all zero, since half of
-    them lie under the step. Any number of bits gives zeros, and more than the median takes may have
-    been wanted where no step is finer.
+    them lie under the step. Whoever chooses larger blocks, or one step for all, needs no more.
     """
     numbers = blocks.numbers
     runs = np.arange(0, numbers.size, BLOCK_SIZE)
@@ -100,11 +99,9 @@ def written_bits(blocks: Pow2Blocks) -> range:
     loudest = np.maximum(highest, -lowest)
     loudest = np.sort(loudest[loudest > 0])
     if not loudest.size:
-        return range(_FEWEST_BITS, _INT8_BITS + 1)
+        return _FEWEST_BITS
     median = int(loudest[(loudest.size - 1) // 2])
-    taken = min(max(median.bit_length() + 1, _FEWEST_BITS), _INT8_BITS)
-    is_finest = int(blocks.exponents.min()) == -MAX_EXPONENT
-    return range(taken, (_INT8_BITS if is_finest else taken) + 1)
+    return min(max(median.bit_length() + 1, _FEWEST_BITS), _INT8_BITS)
 
 
 def _scale(blocks: Pow2Blocks, sign: int) -> NDArray[np.float32]:

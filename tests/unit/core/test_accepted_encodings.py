@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import sparse_update_pb2 as pb
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, decode, encode, quantize
-from flasc_core.wire.values import to_pow2, written_bits
+from flasc_core.wire import DecodeLimits, Encoding, ValueEncoding, decode, encode, quantize
+from flasc_core.wire.values import Pow2Blocks, to_pow2, written_bits
 from tests.unit.core.builders import a_payload, a_segment, a_vector, sparse_vectors
 
 NAMES = Encoding.names()
@@ -33,13 +33,19 @@ def some_vector(nnz: int = 500, *, scale: float = 0.01) -> SparseVector:
     return a_vector(range(1, 2 * nnz, 2), values, dim=2 * nnz)
 
 
+def is_coarser(written: str, listed: str) -> bool:
+    """Whether both are integers; what has fewer bits may come of a writer's larger blocks."""
+    one, other = Encoding.parse(written), Encoding.parse(listed)
+    return one.value is other.value is ValueEncoding.INT8_POW2 and one.bits < other.bits
+
+
 @pytest.mark.parametrize("written", NAMES)
 @pytest.mark.parametrize("listed", NAMES)
 def test_an_update_is_read_if_it_is_plain_or_written_as_listed(written: str, listed: str) -> None:
     vector = some_vector()
     payload = encode(vector, Encoding.parse(written))
     limits = accepting(listed, dim=vector.dim)
-    if written in ("plain", listed):
+    if written in ("plain", listed) or is_coarser(written, listed):
         assert decode(payload, limits) == quantize(vector, Encoding.parse(written))
         return
     with pytest.raises(Refusal) as refusal:
@@ -92,10 +98,25 @@ def test_it_is_read_however_loudness_varies(
 
 @pytest.mark.parametrize("bits", range(3, 9))
 def test_the_bits_of_integers_show_in_them(bits: int) -> None:
-    assert written_bits(to_pow2(some_vector().values, bits)) == range(bits, bits + 1)
+    assert written_bits(to_pow2(some_vector().values, bits)) == bits
     # Zeros, and values at the end of the grid, take fewer than were wanted.
-    assert bits in written_bits(to_pow2(np.zeros(100, dtype=np.float32), bits))
-    assert bits in written_bits(to_pow2(np.full(100, 2.0**-40, dtype=np.float32), bits))
+    assert written_bits(to_pow2(np.zeros(100, dtype=np.float32), bits)) == 3
+    assert written_bits(to_pow2(np.full(100, 2.0**-40, dtype=np.float32), bits)) == 3
+
+
+@pytest.mark.parametrize("bits", range(3, 9))
+@pytest.mark.parametrize("block_size", [1, 64, 256, 65_536])
+def test_a_writer_may_choose_its_blocks(bits: int, block_size: int) -> None:
+    """Each block in the finest step under which its largest value has `bits` bits."""
+    values = np.random.default_rng(bits).standard_t(3, 5_000).astype(np.float32)
+    most = 2 ** (bits - 1) - 1
+    starts = np.arange(0, values.size, block_size)
+    loudest = np.maximum.reduceat(np.abs(values), starts)
+    exponents = np.ceil(np.log2(loudest / most)).astype(np.int8)
+    steps = 2.0 ** np.repeat(exponents, block_size)[: values.size].astype(np.float32)
+    numbers = np.rint(values / steps).astype(np.int8)
+    blocks = Pow2Blocks(numbers=numbers, exponents=exponents, block_size=block_size)
+    assert written_bits(blocks) <= bits
 
 
 def test_plain_values_beside_compact_positions_are_not_the_plain_profile() -> None:
