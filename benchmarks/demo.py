@@ -27,7 +27,7 @@ _TIMES_FEWER: Final = 25
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    summaries = {seed: _run(seed) for seed in parser.parse_args().seeds}
+    summaries = {seed: _run(seed) for seed in parser.parse_known_args()[0].seeds}
     goal = Goal(
         name=f"socket bytes, as a share of dense float32's; 1/{_TIMES_FEWER}",
         at_most=1 / _TIMES_FEWER,

@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000_000)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments, _ = parser.parse_known_args()
     options = [f"-runs={arguments.runs}", f"-seed={arguments.seed}", "-print_final_stats=1"]
     found = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.run", *options],

@@ -1,8 +1,8 @@
 """Decodes any flasc.v1.SparseUpdate with Python's standard library alone.
 
 Written to be read beside wire-format.md, one number at a time; it is not fast. Everything that is
-wrong with a payload is a ValueError, and whatever this project's own decoder refuses is wrong. To
-see what a file holds: python reference_decoder.py FILE
+wrong with a payload is a ValueError, and whatever this project's own decoder refuses of it whatever
+the task is wrong. To see what a file holds: python reference_decoder.py FILE
 """
 
 from __future__ import annotations
