@@ -87,13 +87,13 @@ def test_the_reference_decoder_reads_the_plain_profile_too(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in DESCRIBED if WITH_BITS.match(name)])
-def test_integers_are_read_where_their_bits_are_listed_and_refused_elsewhere(name: str) -> None:
+def test_integers_are_read_where_as_many_bits_are_listed_and_refused_elsewhere(name: str) -> None:
     payload = (HERE / "compact" / f"{name}.bin").read_bytes()
     written = Encoding.parse(name.split("_", maxsplit=1)[0])
     for bits in range(3, 9):
         listed = Encoding.parse(f"int{bits}")
         limits = replace(limits_of(DESCRIBED[name]["dim"]), encodings=frozenset({listed}))
-        if listed == written:
+        if bits >= written.bits:
             assert vector_digest(decode(payload, limits)) == DESCRIBED[name]["sha256"]
             continue
         with pytest.raises(Refusal, match=f"{written.name} is not accepted"):

@@ -189,7 +189,7 @@ BAD = {
             dim=10,
             max_nnz=10,
             max_abs_value=64,
-            encodings=frozenset({Encoding.parse("bfloat16"), Encoding.parse("int6")}),
+            encodings=frozenset({Encoding.parse("bfloat16"), Encoding.parse("int3")}),
         ),
     ),
     # The vector's shape.
