@@ -378,6 +378,7 @@ def test_figures_of_several_rounds_are_those_of_each(store: Store) -> None:
 
     assert together == {one.id: figures_of(store, one) for one in rounds}
     assert len(set(map(repr, together.values()))) == 3
-    for one in rounds:
-        found = store.read("evaluation", lambda tx, one=one: tx.assignments.evaluation(one.id))  # type: ignore[misc]
-        assert found == together[one.id].evaluation
+    apart = store.read(
+        "evaluations", lambda tx: {one.id: tx.assignments.evaluation(one.id) for one in rounds}
+    )
+    assert apart == {number: figures.evaluation for number, figures in together.items()}
