@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aggregator_service.domain.tasks import TaskConfig
 from client_sdk import TrainingFailed
 from client_sdk.trainer import Trainer, TrainingPlan
+from flasc_core.errors import Refusal
 from flasc_core.layout import Role
 from flasc_core.methods import (
     TrainRule,
@@ -25,7 +26,7 @@ from flasc_core.methods import (
     weigh,
 )
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode
+from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode, quantize
 
 __all__ = ["Assignment", "DeviceUpdate", "TierWork"]
 
@@ -97,8 +98,12 @@ class TierWork:
 
     def _select(self, update: NDArray[np.float32]) -> SparseVector:
         """Raises TrainingFailed, as the SDK does, for an update that the service would refuse."""
-        sent = apply_upload_rule(self._config.layout, update, self._assignment.upload)
-        largest = float(np.abs(sent.values).max())
+        try:
+            sent = apply_upload_rule(self._config.layout, update, self._assignment.upload)
+            # As it is on the wire, where rounding may take a value past the limit.
+            largest = float(np.abs(quantize(sent, self._encoding).values).max())
+        except Refusal as refusal:
+            raise TrainingFailed(refusal.message) from refusal
         if largest > self._config.limits.max_abs_value:
             raise TrainingFailed(f"the largest change is {largest:g}; training diverges")
         return sent

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from aggregator_service.domain.tasks import Tier, UpdateLimits
+from aggregator_service.domain.tasks import Encodings, Tier, UpdateLimits
+from client_sdk import TrainingFailed
 from client_sdk.peft_trainer import PeftTrainer, adapter_layout, adapter_weights
 from flasc_core.base import ZeroBase
 from flasc_core.methods import Flasc, PublishedHetLora, SparseAdapter
 from flasc_core.server_update import Sgd
 from flasc_core.sparse import top_k
-from flasc_core.wire import DecodeLimits, decode
+from flasc_core.wire import DecodeLimits, Encoding, decode
 from flasc_sim.device_work import DeviceUpdate, TierWork
 from flasc_sim.federation import Federation, Participation
 from tests.builders import a_config, a_layout
 from tests.support.device import encoded_vector
 from tests.support.tiny_model import Examples, a_peft_model
+from tests.support.vector_trainer import VectorTrainer
 
 DIM = a_layout().dim
 
@@ -62,3 +65,23 @@ def test_a_device_leaves_the_ranks_that_a_round_without_its_tier_has_zeroed() ->
     assert not high_device_steps_down()
     federation.run_round([Participation(trainer=trainer, seed=2, tier="low")])
     assert high_device_steps_down()
+
+
+def test_an_update_that_rounding_takes_past_the_limit_fails_as_on_a_device() -> None:
+    trainer = VectorTrainer(scale=1.25)
+    start = np.ones(trainer.layout.dim, dtype=np.float32)
+
+    def work(largest: float) -> TierWork:
+        limits = UpdateLimits(max_weight=1, max_abs_value=largest, largest_cohort=100)
+        int3 = Encodings(updates=(Encoding.parse("int3"),))
+        dense = Flasc(download_density=1.0, upload_density=1.0)
+        config = a_config(layout=trainer.layout, method=dense, encodings=int3, limits=limits)
+        return TierWork(config, Federation(config, start).open(""))
+
+    payload = work(100.0).do(VectorTrainer(scale=1.25), seed=1).payload
+    rounded = np.abs(decode(payload, DecodeLimits.of_download(trainer.layout.dim)).values).max()
+    noise = 1.25 * np.random.default_rng((1, 1)).standard_normal(trainer.layout.dim)
+    assert np.abs(noise).max() < rounded - 0.01
+    with pytest.raises(TrainingFailed, match=f"the largest change is {rounded:g}; training"):
+        work(float(rounded) - 0.01).do(VectorTrainer(scale=1.25), seed=1)
+    work(float(rounded)).do(VectorTrainer(scale=1.25), seed=1)
