@@ -13,10 +13,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-# A field's number, its wire type, and its value: an int, or the bytes of types 1, 2 and 5. All that
-# belongs to a group has the number 0.
-Field = tuple[int, int, "int | bytes"]
-VARINT, FIXED64, BYTES, START, END, FIXED32 = range(6)
+# A field's number, its wire type, and the bytes of its value.
+Field = tuple[int, int, bytes]
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 GAPS, DENSE = 2, 1
 FLOAT32, BFLOAT16, INT8_POW2 = 1, 2, 3
 NONE, DEFLATE = 1, 2
@@ -53,6 +52,7 @@ def decode(
     for segment in segments:
         check(len(segment) <= 12 * 65_536, "a segment is too long")
         held = list(read_fields(segment))
+        check(count_fields(held) <= 64, "a segment has too many fields")
         parts = known(held, SEGMENT)
         start, length = (number(parts, field, bits=64) for field in (1, 2))
         nnz = number(parts, 3)
@@ -61,14 +61,19 @@ def decode(
         check_fields(parts)
         end = start + length
         values += read_values(parts, nnz, max_abs_value)
-        # Where there is anything but what a writer packs, gaps are cut as protobuf's classes do.
-        is_strict = len(held) <= 64 and all(
-            field in SEGMENT and kind == SEGMENT[field][0] for field, kind, _ in held
-        )
-        indices += read_indices(parts, nnz, start, length, longest=5 if is_strict else 10)
+        indices += read_indices(parts, nnz, start, length)
     # Which also leaves out what is no number, as that compares with nothing.
     check(all(abs(value) <= max_abs_value for value in values), "a value is out of range")
     return dim, indices, values
+
+
+def count_fields(fields: list[Field]) -> int:
+    """An array's numbers that are written one by one, one after another, count once."""
+    kinds = [(field, kind) for field, kind, _ in fields]
+    return sum(
+        here != before or here not in ((6, VARINT), (7, FIXED32))
+        for here, before in zip(kinds, [None, *kinds], strict=False)
+    )
 
 
 def check_fields(parts: list[Field]) -> None:
@@ -86,7 +91,7 @@ def check_fields(parts: list[Field]) -> None:
     check(held <= used, "fields of two ways in one segment")
 
 
-def read_indices(parts: list[Field], nnz: int, start: int, length: int, longest: int) -> list[int]:
+def read_indices(parts: list[Field], nnz: int, start: int, length: int) -> list[int]:
     """index[0] = start + gap[0]; index[i] = index[i - 1] + 1 + gap[i]."""
     if number(parts, 4) == DENSE:
         check(nnz == length, "a dense segment has a value for every coordinate")
@@ -96,12 +101,7 @@ def read_indices(parts: list[Field], nnz: int, start: int, length: int, longest:
         gaps = read_compact_gaps(parts, nnz)
     else:
         # Packed, split into several packed parts, or written one by one.
-        gaps = []
-        for field, _, value in parts:
-            if field == 6:
-                gaps += read_varints(value, longest) if isinstance(value, bytes) else [value]
-        if longest > 5:
-            gaps = [gap % 2**32 for gap in gaps]
+        gaps = [gap for array in blobs(parts, 6) for gap in read_varints(array, 5)]
     check(len(gaps) == nnz, "as many gaps as nonzeros")
     indices = []
     position = start - 1
@@ -170,35 +170,22 @@ def unpacked(data: bytes, compression: int, limit: int) -> bytes:
 
 
 def read_fields(message: bytes) -> Iterator[Field]:
-    """Yield every field, those of groups and their ends included."""
-    groups: list[int] = []
     at = 0
     while at < len(message):
+        start = at
         tag, at = read_varint(message, at, longest=5)
         field, kind = tag >> 3, tag & 7
-        # Protobuf's parsers let 0 pass inside a group.
-        check(kind <= FIXED32 and field < 1 << 29, "no such wire type or field")
-        check(field > 0 or len(groups) > 0, "no field has the number 0")
-        value: int | bytes = 0
+        check(kind in (VARINT, FIXED64, BYTES, FIXED32), "no such wire type, or a group")
+        check(0 < field < 1 << 29, "no such field")
+        check(at - start == 1 or message[at - 1] > 0, "a tag is longer than it must be")
+        size = {FIXED64: 8, FIXED32: 4}.get(kind, 0)
         if kind == VARINT:
-            value, at = read_varint(message, at, longest=10)
-            value %= 1 << 64
-        elif kind == START:
-            groups.append(field)
-            check(len(groups) <= 100, "groups stand too deep in one another")
-        elif kind == END:
-            check(groups[-1:] == [field], "a group ends that did not start")
-        else:
-            size = {FIXED64: 8, FIXED32: 4}.get(kind, 0)
-            if kind == BYTES:
-                size, at = read_varint(message, at, longest=5)
-            check(at + size <= len(message), "a field is cut off")
-            value = message[at : at + size]
-            at += size
-        yield 0 if groups else field, kind, value
-        if kind == END:
-            groups.pop()
-    check(not groups, "a group does not end")
+            size = read_varint(message, at, longest=10)[1] - at
+        elif kind == BYTES:
+            size, at = read_varint(message, at, longest=5)
+        check(at + size <= len(message), "a field is cut off")
+        yield field, kind, message[at : at + size]
+        at += size
 
 
 def known(fields: list[Field], kinds: dict[int, tuple[int, ...]]) -> list[Field]:
@@ -231,8 +218,7 @@ def floats(data: bytes) -> list[float]:
 
 def number(fields: list[Field], wanted: int, bits: int = 32) -> int:
     """The last one counts, cut to its width, and a field that is left out is zero."""
-    found = [value for field, _, value in fields if field == wanted and isinstance(value, int)]
-    return found[-1] % (1 << bits) if found else 0
+    return read_varint(blob(fields, wanted) or b"\0", 0, longest=10)[0] % (1 << bits)
 
 
 def blob(fields: list[Field], wanted: int) -> bytes:
@@ -240,7 +226,7 @@ def blob(fields: list[Field], wanted: int) -> bytes:
 
 
 def blobs(fields: list[Field], wanted: int) -> list[bytes]:
-    return [value for field, _, value in fields if field == wanted and isinstance(value, bytes)]
+    return [value for field, _, value in fields if field == wanted]
 
 
 def check(right: bool, message: str) -> None:

@@ -51,8 +51,7 @@ PLAIN: Final = Profile(name="plain", write=_write)
 def read_dense_indices(segment: Segment) -> NDArray[np.int64]:
     """Refuses LENGTH_MISMATCH unless every coordinate has a value and none has a gap."""
     envelope = segment.envelope
-    source = segment.packed if segment.official is None else segment.official
-    if envelope.nnz != envelope.length or source.gaps:
+    if envelope.nnz != envelope.length or segment.packed.gaps:
         raise Refusal(
             Reason.LENGTH_MISMATCH,
             "a dense segment has as many nonzeros as coordinates, and no gaps",
@@ -64,16 +63,11 @@ def read_dense_indices(segment: Segment) -> NDArray[np.int64]:
 
 def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
     """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and INDEX_RANGE; gaps cannot go backwards."""
-    envelope = segment.envelope
-    if segment.official is None:
-        parts = segment.packed.gaps
-        if any(part and part[-1] & _CONTINUED for part in parts):
-            raise Refusal(Reason.MALFORMED_MESSAGE, "the last gap is cut off", field="gaps")
-        gaps = read_varints(b"".join(parts), envelope.nnz)
-    else:
-        _check_count("gaps", len(segment.official.gaps), envelope.nnz)
-        gaps = np.array(segment.official.gaps, dtype=np.int64)
-    return indices_of(gaps, envelope)
+    parts = segment.packed.gaps
+    if any(part[-1] & _CONTINUED for part in parts):
+        raise Refusal(Reason.MALFORMED_MESSAGE, "the last gap is cut off", field="gaps")
+    gaps = read_varints(b"".join(parts), segment.envelope.nnz)
+    return indices_of(gaps, segment.envelope)
 
 
 def indices_of(gaps: NDArray[np.int64], envelope: Envelope) -> NDArray[np.int64]:
@@ -93,19 +87,13 @@ def indices_of(gaps: NDArray[np.int64], envelope: Envelope) -> NDArray[np.int64]
 def read_float32_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
     """Refuses LENGTH_MISMATCH."""
     nnz = segment.envelope.nnz
-    if segment.official is not None:
-        _check_count("values", len(segment.official.values), nnz)
-        return np.array(segment.official.values, dtype=np.float32)
     parts = segment.packed.values
     payload = b"".join(parts)
     if any(len(part) % _FLOAT32.itemsize for part in parts):
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last value is cut off", field="values")
-    _check_count("values", len(payload) // _FLOAT32.itemsize, nnz)
-    return np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32, copy=False)
-
-
-def _check_count(field: str, held: int, nnz: int) -> None:
+    held = len(payload) // _FLOAT32.itemsize
     if held != nnz:
         raise Refusal(
-            Reason.LENGTH_MISMATCH, f"{held} {field} for {nnz} nonzeros", held=held, nnz=nnz
+            Reason.LENGTH_MISMATCH, f"{held} values for {nnz} nonzeros", held=held, nnz=nnz
         )
+    return np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32, copy=False)

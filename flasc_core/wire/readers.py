@@ -94,7 +94,8 @@ def read_segment(
     values = _VALUES.get((envelope.value_encoding, packed.value_compression != 0))
     if indices is None or values is None:
         raise _mixed("a compression where none belongs, or none where one does")
-    stray = _held(segment) - indices.fields - values.fields
+    held = {field for field in _INDEX_FIELDS | _VALUE_FIELDS if getattr(packed, field)}
+    stray = held - indices.fields - values.fields
     if stray:
         raise _mixed(f"{', '.join(sorted(stray))} beside fields that replace it")
     _check_accepted(segment, limits)
@@ -113,11 +114,6 @@ def _check_accepted(segment: Segment, limits: DecodeLimits) -> None:
     )
     compression = Compression.NONE if is_plain else Compression.DEFLATE
     limits.check(Encoding(value=value, compression=compression))
-
-
-def _held(segment: Segment) -> set[str]:
-    source = segment.packed if segment.official is None else segment.official
-    return {field for field in _INDEX_FIELDS | _VALUE_FIELDS if getattr(source, field)}
 
 
 def _mixed(what: str) -> Refusal:

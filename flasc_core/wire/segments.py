@@ -14,13 +14,11 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
+from flasc_core.wire.arrays import with_packed_arrays
 from flasc_core.wire.limits import SEGMENT_NNZ
-from flasc_core.wire.tags import has_more_fields
 
 __all__ = ["Envelope", "Piece", "Profile", "Segment", "cut", "open_segment"]
 
-# Some times those that a segment has.
-_MAX_FIELDS: Final = 64
 # Values one by one under a tag each, gaps of five bytes among them, and room for what is unknown.
 _MAX_BYTES: Final = 11 * SEGMENT_NNZ + (64 << 10)
 
@@ -74,11 +72,10 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A parsed segment. `official` is set where only protobuf's own class reads its arrays."""
+    """A parsed segment: what it says of itself, and all of it."""
 
     envelope: Envelope
     packed: packed_update_pb2.PackedSegment
-    official: sparse_update_pb2.SparseSegment | None
     # See DecodeLimits.
     was_read: bool
 
@@ -103,7 +100,7 @@ def open_segment(data: bytes, *, dim: int, was_read: bool) -> Segment:
             max_bytes=_MAX_BYTES,
         )
     try:
-        packed, official = _parse(data)
+        packed = packed_update_pb2.PackedSegment.FromString(with_packed_arrays(data))
     except DecodeError as error:
         raise Refusal(Reason.MALFORMED_MESSAGE, "a segment is no SparseSegment") from error
     envelope = Envelope(
@@ -114,34 +111,7 @@ def open_segment(data: bytes, *, dim: int, was_read: bool) -> Segment:
         value_encoding=packed.value_encoding,
     )
     _check_envelope(envelope, dim)
-    return Segment(envelope=envelope, packed=packed, official=official, was_read=was_read)
-
-
-def _parse(
-    data: bytes,
-) -> tuple[packed_update_pb2.PackedSegment, sparse_update_pb2.SparseSegment | None]:
-    if not has_more_fields(data, _MAX_FIELDS):
-        packed = packed_update_pb2.PackedSegment.FromString(data)
-        if not _has_unknown_fields(packed):
-            # To protobuf an array of no bytes is as if it were not there.
-            packed.gaps[:] = filter(None, packed.gaps)
-            packed.values[:] = filter(None, packed.values)
-            return packed, None
-    # Protobuf also allows arrays that are not packed, which the twin message does not know, and
-    # packed ones in any number of parts, of which it would keep each.
-    rest = sparse_update_pb2.SparseSegment.FromString(data)
-    rest.ClearField("gaps")
-    rest.ClearField("values")
-    rest.DiscardUnknownFields()
-    packed = packed_update_pb2.PackedSegment.FromString(rest.SerializeToString())
-    return packed, sparse_update_pb2.SparseSegment.FromString(data)
-
-
-def _has_unknown_fields(packed: packed_update_pb2.PackedSegment) -> bool:
-    """Drops them. Protobuf's own list of them takes a hundred times their bytes."""
-    size = packed.ByteSize()
-    packed.DiscardUnknownFields()
-    return packed.ByteSize() != size
+    return Segment(envelope=envelope, packed=packed, was_read=was_read)
 
 
 def _check_envelope(envelope: Envelope, dim: int) -> None:

@@ -1,27 +1,32 @@
-"""Counts a protobuf message's fields, and takes the large ones out, before anything parses it.
+"""Reads a protobuf message a field at a time, in the little memory that no parser keeps to.
 
-A parser holds many times the bytes of a message that is nothing but short fields, so what has more
-of them than an honest writer needs is told apart first. It also copies every byte string, which a
-payload's segments need not be.
+A parser copies every byte string, which a payload's segments need not be, keeps what it does not
+know, and holds many times the bytes of a message that is nothing but short fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["has_more_fields", "take_out"]
+from flasc_core.errors import Reason, Refusal
 
+__all__ = ["BYTES", "FIXED32", "VARINT", "Field", "read_field", "tag_of"]
+
+VARINT: Final = 0
+BYTES: Final = 2
+FIXED32: Final = 5
+_FIXED64: Final = 1
+_WIDTHS: Final = {_FIXED64: 8, FIXED32: 4}
+_GROUPS: Final = frozenset({3, 4})
 _CONTINUED: Final = 0x80
 _WIRE_TYPE: Final = 0x07
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LARGEST_TAG: Final = 2**32 - 1
-# A tag of one byte, and a size of 32 bits.
-_LONGEST_HEAD: Final = 6
-_KINDS: Final = frozenset({_VARINT, _FIXED64, _BYTES, _FIXED32})
+# In bytes.
+_LONGEST_VARINT: Final = 10
+_LONGEST_SIZE: Final = 5
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     """Where a field stands in its message: its tag, what the tag announces, and its end."""
 
     tag: int
@@ -29,67 +34,54 @@ class _Field(NamedTuple):
     content: int
     end: int
 
+    @property
+    def wire_type(self) -> int:
+        return self.tag & _WIRE_TYPE
 
-def has_more_fields(message: bytes | memoryview, count: int) -> bool:
-    """Whether there are more than `count` fields, in time that `count` bounds.
 
-    Of what is no message, some fields before the mistake may be counted: its parser refuses it.
+def tag_of(number: int, wire_type: int) -> int:
+    return number << 3 | wire_type
+
+
+def read_field(message: bytes | memoryview, at: int) -> Field:
+    """Return the field that begins at this byte.
+
+    Refuses MALFORMED_MESSAGE for what is none, and for what protobuf's parsers take but no encoder
+    of a proto3 message writes: groups, and tags of more bytes than they need.
     """
-    return any(number == count for number, _ in enumerate(_fields(message)))
+    tag, content = _varint(message, at, _LONGEST_SIZE)
+    # No field has the number 0.
+    if not _WIRE_TYPE < tag <= _LARGEST_TAG or (content > at + 1 and not message[content - 1]):
+        raise _malformed("a field has no tag")
+    kind = tag & _WIRE_TYPE
+    if kind in _GROUPS:
+        raise _malformed("groups are not read")
+    if kind == VARINT:
+        _, end = _varint(message, content, _LONGEST_VARINT)
+    elif kind == BYTES:
+        size, content = _varint(message, content, _LONGEST_SIZE)
+        end = content + size
+    elif kind in _WIDTHS:
+        end = content + _WIDTHS[kind]
+    else:
+        raise _malformed(f"there is no wire type {kind}")
+    if end > len(message):
+        raise _malformed("a field is cut off")
+    return Field(tag, at, content, end)
 
 
-def take_out(message: memoryview, number: int) -> tuple[list[memoryview], bytes]:
-    """Return the contents of all fields of this number, up to 15, and what is left of the message.
-
-    Parsing the rest, where further ones may stand, gives what parsing all of it would: from the
-    first thing on that only a parser should judge, such as a group or a mistake, nothing is taken.
-    """
-    wanted = number << 3 | _BYTES
-    taken, rest, done = [], bytearray(), 0
-    for field in _fields(message):
-        # No field has the number 0, though parsers let it pass inside a group.
-        if not _WIRE_TYPE < field.tag <= _LARGEST_TAG or field.tag & _WIRE_TYPE not in _KINDS:
-            break
-        if field.end > len(message):
-            break
-        if field.tag == wanted:
-            if message[field.start] != wanted or field.content - field.start > _LONGEST_HEAD:
-                # As no encoder writes it.
-                break
-            taken.append(message[field.content : field.end])
-        else:
-            rest += message[field.start : field.end]
-        done = field.end
-    return taken, bytes(rest + message[done:])
-
-
-def _fields(message: bytes | memoryview) -> Iterator[_Field]:
-    """Yield what looks like fields; one that ends beyond the message is a mistake, and the last."""
-    at = 0
-    while at < len(message):
-        start = at
-        tag, at = _varint(message, at)
-        content = at
-        kind = tag & _WIRE_TYPE
-        if kind == _VARINT:
-            _, at = _varint(message, at)
-        elif kind == _BYTES:
-            size, content = _varint(message, at)
-            at = content + size
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
-        # Others are the ends of groups, whose fields are counted as if they were the message's.
-        yield _Field(tag, start, content, at)
-
-
-def _varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
-    """Return the number, and where it ends; beyond the message for one that is none."""
+def _varint(message: bytes | memoryview, at: int, longest: int) -> tuple[int, int]:
+    """Return the number, and where it ends."""
     value = 0
-    for place in range(10):
-        if at + place >= len(message):
-            break
+    for place in range(longest):
+        if at + place == len(message):
+            raise _malformed("a field is cut off")
         byte = message[at + place]
         value |= (byte & ~_CONTINUED) << 7 * place
         if byte < _CONTINUED:
             return value, at + place + 1
-    return 0, len(message) + 1
+    raise _malformed(f"a varint has more than {longest} bytes")
+
+
+def _malformed(what: str) -> Refusal:
+    return Refusal(Reason.MALFORMED_MESSAGE, f"no protobuf message as encoders write it: {what}")

@@ -21,11 +21,11 @@ from flasc_core.wire.plain import PLAIN
 from flasc_core.wire.profiles import profile_for
 from flasc_core.wire.readers import read_segment
 from flasc_core.wire.segments import Profile, Segment, cut, open_segment
-from flasc_core.wire.tags import has_more_fields, take_out
+from flasc_core.wire.tags import BYTES, read_field, tag_of
 
 __all__ = ["Part", "decode", "decode_segments", "encode"]
 
-_SEGMENTS: Final = packed_update_pb2.PackedUpdate.SEGMENTS_FIELD_NUMBER
+_SEGMENT: Final = tag_of(packed_update_pb2.PackedUpdate.SEGMENTS_FIELD_NUMBER, BYTES)
 
 # The ascending indices of one segment, and their values.
 Part: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -88,18 +88,7 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
     Only one segment is held at a time beside the payload, which is not copied. A refusal may come
     after any of them: what was done with those before it is to be undone.
     """
-    if has_more_fields(payload, limits.max_fields):
-        raise Refusal(
-            Reason.FIELD_RANGE,
-            f"far more fields than segments for at most {limits.max_nnz} nonzeros have",
-            max_segments=limits.max_segments,
-        )
-    segments, rest = take_out(memoryview(payload), _SEGMENTS)
-    try:
-        update = packed_update_pb2.PackedUpdate.FromString(rest)
-    except DecodeError as error:
-        raise Refusal(Reason.MALFORMED_MESSAGE, "the payload is no SparseUpdate") from error
-    segments += map(memoryview, update.segments)
+    update, segments = _open_update(memoryview(payload), limits)
     _check_update(update, segments, limits)
     end = nnz = 0
     for data in segments:
@@ -119,6 +108,35 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
         yield _read_part(segment, limits)
     if nnz < limits.min_nnz:
         raise _over_budget(limits)
+
+
+def _open_update(
+    payload: memoryview, limits: DecodeLimits
+) -> tuple[packed_update_pb2.PackedUpdate, list[memoryview]]:
+    """Return the update without its segments, and those, which are the payload's own bytes."""
+    segments: list[memoryview] = []
+    others: dict[int, memoryview] = {}
+    at = count = 0
+    while at < len(payload):
+        count += 1
+        if count > limits.max_fields:
+            raise Refusal(
+                Reason.FIELD_RANGE,
+                f"far more fields than segments for at most {limits.max_nnz} nonzeros have",
+                max_segments=limits.max_segments,
+            )
+        field = read_field(payload, at)
+        at = field.end
+        if field.tag == _SEGMENT:
+            segments.append(payload[field.content : field.end])
+        elif field.wire_type != BYTES:
+            # Which leaves out only what nobody knows. The last one counts.
+            others[field.tag] = payload[field.start : field.end]
+    try:
+        update = packed_update_pb2.PackedUpdate.FromString(b"".join(others.values()))
+    except DecodeError as error:
+        raise Refusal(Reason.MALFORMED_MESSAGE, "the payload is no SparseUpdate") from error
+    return update, segments
 
 
 def _read_part(segment: Segment, limits: DecodeLimits) -> Part:

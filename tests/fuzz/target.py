@@ -15,10 +15,10 @@ from typing import Final
 
 import numpy as np
 
-from flasc_core.errors import Refusal
+from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, decode
+from flasc_core.wire import DecodeLimits, Encoding, decode
 from flasc_core.wire.inflate import deflate
 
 __all__ = ["CORPUS", "LIMITS", "OUTCOMES", "outcome_of", "read", "update_of"]
@@ -27,6 +27,9 @@ CORPUS: Final = Path(__file__).parent / "corpus"
 OUTCOMES: Final = CORPUS.with_name("outcomes.json")
 DIM: Final = 4096
 LIMITS: Final = DecodeLimits(dim=DIM, max_nnz=1024, max_abs_value=64.0)
+# What a task may list.
+EVERYTHING: Final = frozenset(map(Encoding.parse, Encoding.names()))
+INT6: Final = frozenset({Encoding.parse("int6")})
 
 
 def update_of(data: bytes) -> bytes:
@@ -84,18 +87,34 @@ def _cut(data: bytes, sizes: tuple[int, ...]) -> list[bytes]:
 
 def read(payload: bytes) -> SparseVector | Refusal:
     """Decode; a refusal is one outcome. Anything else than a right vector is an error."""
-    try:
-        vector = decode(payload, LIMITS)
-    except Refusal as refusal:
-        return refusal
+    vector = _decode(payload, LIMITS)
+    if isinstance(vector, Refusal):
+        return vector
     assert vector.dim == DIM
     assert LIMITS.min_nnz <= vector.nnz <= LIMITS.max_nnz
     assert float(np.abs(vector.values).max()) <= LIMITS.max_abs_value
     # As a driver reads what was accepted: by isal, where it is installed.
-    again = decode(payload, replace(LIMITS, was_read=True))
+    _check_same(_decode(payload, replace(LIMITS, was_read=True)), vector)
+    _check_same(_decode(payload, replace(LIMITS, encodings=EVERYTHING)), vector)
+    listed = _decode(payload, replace(LIMITS, encodings=INT6))
+    if isinstance(listed, SparseVector):
+        _check_same(listed, vector)
+    else:
+        assert listed.reason is Reason.VALUE_FORMAT
+    return vector
+
+
+def _decode(payload: bytes, limits: DecodeLimits) -> SparseVector | Refusal:
+    try:
+        return decode(payload, limits)
+    except Refusal as refusal:
+        return refusal
+
+
+def _check_same(again: SparseVector | Refusal, vector: SparseVector) -> None:
+    assert isinstance(again, SparseVector)
     assert np.array_equal(again.indices, vector.indices)
     assert again.values.tobytes() == vector.values.tobytes()
-    return vector
 
 
 def outcome_of(data: bytes) -> str:
