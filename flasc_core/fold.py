@@ -200,8 +200,11 @@ class Accumulator:
 def _check_weighted(values: NDArray[np.float32], weight: int) -> None:
     if weight < 1:
         raise ValueError(f"the weight must be at least 1, not {weight}")
+    if not values.size:
+        return
     # A lone update beyond the headroom wraps around; written so that NaN fails too.
-    if values.size and not float(np.abs(values).max()) * weight < HEADROOM:
+    largest = max(float(values.max()), -float(values.min()))
+    if not largest * weight < HEADROOM:
         raise ValueError("a value leaves the grid")
 
 

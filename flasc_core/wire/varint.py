@@ -55,9 +55,11 @@ def read_varints(payload: bytes, count: int) -> NDArray[np.int64]:
     if octets.size == count:
         return octets.astype(np.int64)
     numbers = np.empty(count, dtype=np.int64)
+    # It is what goes on beyond its first byte that takes room.
+    step = _CHUNK if octets.size - count > _CHUNK else octets.size
     done = start = 0
     while start < octets.size:
-        chunk = octets[start : _whole(octets, start + _CHUNK)]
+        chunk = octets[start : _whole(octets, start + step)]
         start += chunk.size
         done += _read_chunk(chunk, numbers[done:])
     return numbers
