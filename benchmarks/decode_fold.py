@@ -22,12 +22,19 @@ from benchmarks._report import (
 )
 from flasc_core.fold import Accumulator
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, compact_readers, decode_segments, encode
-from flasc_core.wire.inflate import inflater
+from flasc_core.wire import (
+    DecodeLimits,
+    Encoding,
+    compact_readers,
+    decode_segments,
+    encode,
+    update,
+)
+from flasc_core.wire.inflate import fast_zlib
 
 ENCODINGS = ("plain", "float32", "bfloat16", "int8", "int6", "int4")
 # By the name of what inflates; the same twice where isal is not installed.
-ENGINES = {"stdlib": zlib, "accelerated": inflater()}
+ENGINES = {"stdlib": zlib, "accelerated": fast_zlib()}
 GOALS = {"stdlib": 7.0, "accelerated": 4.5}
 
 Row = dict[str, str | float]
@@ -140,7 +147,10 @@ def row(trace: Trace, label: str, vector: SparseVector, name: str) -> Row:
 
 def inflating(module: ModuleType, run: Callable[[], None]) -> Callable[[], None]:
     def with_module() -> None:
-        with patch.object(compact_readers, "inflater", lambda: module):
+        with (
+            patch.object(compact_readers, "fast_zlib", lambda: module),
+            patch.object(update, "fast_zlib", lambda: module),
+        ):
             run()
 
     return with_module

@@ -14,7 +14,7 @@ from flasc_core.pb.v1 import sparse_update_pb2 as pb
 from flasc_core.wire.bits import packed_size, unpack_bits
 from flasc_core.wire.compact import MAX_SHIFT
 from flasc_core.wire.encoding import Encoding, ValueEncoding
-from flasc_core.wire.inflate import inflate, inflater
+from flasc_core.wire.inflate import fast_zlib, inflate
 from flasc_core.wire.limits import SEGMENT_NNZ, DecodeLimits
 from flasc_core.wire.plain import indices_of
 from flasc_core.wire.segments import Segment
@@ -122,7 +122,7 @@ def _read_numbers(segment: Segment, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar
 
 
 def _engine(segment: Segment) -> ModuleType:
-    return inflater() if segment.was_read else zlib
+    return fast_zlib() if segment.was_read else zlib
 
 
 def _unpack(compression: int, data: bytes, limit: int, field: str, engine: ModuleType) -> bytes:

@@ -16,6 +16,7 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire.encoding import Encoding
+from flasc_core.wire.inflate import fast_zlib
 from flasc_core.wire.limits import DecodeLimits
 from flasc_core.wire.plain import PLAIN
 from flasc_core.wire.profiles import profile_for
@@ -165,8 +166,9 @@ def _check_update(
             max_segments=limits.max_segments,
         )
     checksum = 0
+    crc32 = fast_zlib().crc32
     for segment in segments:
-        checksum = zlib.crc32(segment, checksum)
+        checksum = crc32(segment, checksum)
     if checksum != update.crc32:
         raise Refusal(Reason.CHECKSUM_MISMATCH, "the checksum is not that of the segments")
 
