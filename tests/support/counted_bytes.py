@@ -1,13 +1,13 @@
 """Devices whose payload bytes three count: they themselves, the service, and the socket.
 
-Among them are a refused upload, a repeated one, downloads in parts, work that comes to nothing, and
-a device that connects and does nothing else.
+Among them are a refused upload, a repeated one, downloads in parts, work that comes to nothing,
+devices that stay connected over several rounds, and one that connects and does nothing else.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,11 +37,15 @@ from tests.support.live import LiveService
 from tests.support.logged import Logged, logged
 from tests.support.vector_trainer import VectorTrainer, a_layout
 
-__all__ = ["CONNECTED", "SCENES", "Counted", "count_bytes"]
+__all__ = ["CONNECTED", "SCENES", "STAYING", "Counted", "count_bytes"]
 
-# How many rows the trainer's matrices have: one update is a call, the other is streamed.
-SCALES: Final = {"small": 1_000, "large": 30_000}
+# How many rows the trainer's matrices have: small updates are a call, large ones are streamed.
+SCALES: Final = {"small": 1_000, "round-by-round": 1_000, "large": 30_000}
 CONNECTED: Final = "connected alone"
+# Devices by the rounds that they take part in over one connection, with a small update in each.
+STAYING: Final[Mapping[int, str]] = {1: "one round"} | {
+    rounds: f"{rounds} rounds" for rounds in (2, 3, 4, 5)
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +68,10 @@ class Counted:
         """What gRPC, HTTP/2 and the messages around payloads take."""
         return self.socket.sent + self.socket.received - self.payload_bytes
 
-    def share_of_bound(self, connection_bytes: int = 0) -> float:
-        """Of an excess of 2 % and 1 KiB per call, beside what each connection takes."""
-        bound = 0.02 * self.payload_bytes + 1024 * self.calls
-        return (self.excess_bytes - self.connections * connection_bytes) / bound
+    @property
+    def share_of_bound(self) -> float:
+        """Of an excess of 2 % and 1 KiB per call; connecting counts as everything else does."""
+        return self.excess_bytes / (0.02 * self.payload_bytes + 1024 * self.calls)
 
 
 @dataclass(slots=True)
@@ -163,10 +167,6 @@ def refused_unary(fleet: Fleet, name: str) -> None:
     live.settle()
 
 
-def accepted_unary(fleet: Fleet, name: str) -> None:
-    assert fleet.participant(name, "small").step().outcome is StepOutcome.UPDATED
-
-
 def repeated_unary(fleet: Fleet, name: str) -> None:
     """A device that hears no answers asks for everything twice."""
     made = fleet.handmade(name)
@@ -202,6 +202,13 @@ def failed_training(fleet: Fleet, name: str) -> None:
     assert device.step().outcome is StepOutcome.FAILED
 
 
+def staying(fleet: Fleet, name: str, rounds: int) -> None:
+    device = fleet.participant(name, "round-by-round")
+    for _ in range(rounds):
+        assert device.step().outcome is StepOutcome.UPDATED
+        fleet.live.settle()
+
+
 def connected(fleet: Fleet, name: str) -> None:
     """What a connection takes before anything is called."""
     made = fleet.handmade(name)
@@ -211,11 +218,11 @@ def connected(fleet: Fleet, name: str) -> None:
 SCENES: Final[dict[str, Callable[[Fleet, str], None]]] = {
     # First: it ends the round that it is in.
     "unary, refused": refused_unary,
-    "unary": accepted_unary,
     "unary, repeated": repeated_unary,
     "streamed": accepted_stream,
     "streamed, refused and repeated": refused_and_repeated_stream,
     "training failed": failed_training,
+    **{name: partial(staying, rounds=rounds) for rounds, name in STAYING.items()},
     CONNECTED: connected,
 }
 
@@ -224,8 +231,9 @@ def count_bytes(
     live: LiveService, folder: Path, encoding: Encoding, roots: bytes | None = None
 ) -> Sequence[Counted]:
     """Every scene with a device and a port of its own; under TLS where there are `roots`."""
-    for task in SCALES:
-        _create_task(live, task, encoding)
+    _create_task(live, "small", encoding)
+    _create_task(live, "round-by-round", encoding, updates=1, rounds=sum(STAYING))
+    _create_task(live, "large", encoding)
     with logged() as log:
         with (
             CountingForwarder(("127.0.0.1", live.port), list(SCENES)) as forwarder,
@@ -257,16 +265,18 @@ def count_bytes(
     ]
 
 
-def _create_task(live: LiveService, name: str, encoding: Encoding) -> None:
+def _create_task(
+    live: LiveService, name: str, encoding: Encoding, *, updates: int = 8, rounds: int = 1
+) -> None:
+    """Rounds close after so many updates; of 8, nobody's closes one."""
     trainer = VectorTrainer(a_layout(SCALES[name]))
     live.create_task(
         name,
         layout=trainer.layout,
         base_model=BaseModel(name="tiny", sha256=trainer.base_model_sha256),
         method=Flasc(download_density=0.5, upload_density=0.25),
-        # Nobody's update closes a round.
-        policy=a_policy(goal=8, quorum=1, retry_min=timedelta(0)),
-        ending=Ending(rounds=1),
+        policy=a_policy(goal=updates, quorum=1, retry_min=timedelta(0)),
+        ending=Ending(rounds=rounds),
         encodings=Encodings(download=encoding, updates=(encoding,)),
     )
 
