@@ -101,7 +101,7 @@ def write_report(
     traces: Sequence[Trace],
     rows: Sequence[Mapping[str, str | float]],
     goals: Sequence[Goal],
-) -> None:
+) -> Path:
     """Write results/<name>.json, and the same to the terminal; no host, path or address.
 
     What real updates give is kept apart, in results/<name>-recorded.json.
@@ -123,6 +123,7 @@ def write_report(
     for goal in goals:
         verdict = "reached" if goal.reached else "MISSED"
         print(f"{verdict}: {goal.name} <= {goal.at_most} (worst {goal.worst:.3f})")
+    return file
 
 
 def machine_facts(*packages: str) -> dict[str, object]:

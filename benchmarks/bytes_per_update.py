@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._report import RESULTS, Goal, Trace, parse_traces, sparse, write_report
+from benchmarks._report import Goal, Trace, parse_traces, sparse, write_report
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
@@ -31,15 +32,13 @@ def main() -> None:
     traces = parse_traces(__doc__)
     rows = [row for trace in traces for label in DENSITIES for row in rows_of(trace, label)]
     recorded = all(trace.recorded for trace in traces)
-    write_report(
-        "bytes_per_update", traces, rows, [entropy_goal(rows, recorded), *byte_goals(rows)]
-    )
-    draw(rows, "bytes_per_update-recorded" if recorded else "bytes_per_update")
+    goals = [entropy_goal(rows, recorded), *byte_goals(rows)]
+    draw(rows, write_report("bytes_per_update", traces, rows, goals).with_suffix(".svg"))
 
 
-def draw(rows: Sequence[Row], name: str) -> None:
+def draw(rows: Sequence[Row], file: Path) -> None:
     """Bytes against density, averaged over the traces."""
-    with figure(RESULTS / f"{name}.svg") as drawn:
+    with figure(file) as drawn:
         axes = drawn.subplots()
         for encoding in ENCODINGS:
             means = [

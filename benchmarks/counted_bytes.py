@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from aggregator_service.domain.tasks import COMPACT
 from aggregator_service.store import schema
 from aggregator_service.store.open import open_blobs, open_store
 from benchmarks._report import Goal, write_report
+from benchmarks._shares import draw_shares
 from flasc_core.wire import Encoding
 from tests.support.certificates import issue_certificates
 from tests.support.counted_bytes import STAYING, Counted, count_bytes
 from tests.support.live import live_service
+
+BEYOND: Final = "socket bytes beyond payloads, as a share of 2 % and 1 KiB per call"
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def main() -> None:
     goals = [
         Goal(name="bytes that device and service count apart", at_most=0, worst=difference),
         Goal(
-            name="socket bytes beyond payloads, as a share of 2 % and 1 KiB per call",
+            name=BEYOND,
             at_most=1.0,
             worst=max(one.share_of_bound for one in in_clear if one.calls),
         ),
@@ -63,7 +66,14 @@ def main() -> None:
         ),
     ]
     rows = [_row(way, one) for way, found in counted.items() for one in found]
-    write_report("counted_bytes", [], rows, goals)
+    file = write_report("counted_bytes", [], rows, goals)
+    drawn = [
+        Goal(name=f"{way}: {one.name}", at_most=1.0, worst=one.share_of_bound)
+        for way, found in counted.items()
+        for one in found
+        if one.calls
+    ]
+    draw_shares(drawn, file.with_suffix(".svg"), axis=BEYOND)
 
 
 def _count(

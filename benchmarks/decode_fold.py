@@ -20,6 +20,7 @@ from benchmarks._report import (
     sparse,
     write_report,
 )
+from benchmarks._shares import draw_shares
 from flasc_core.fold import Accumulator
 from flasc_core.sparse import SparseVector
 from flasc_core.wire import (
@@ -45,40 +46,35 @@ def main() -> None:
     rows = [row for trace in traces for label in DENSITIES for row in rows_of(trace, label)]
     # Short vectors measure the cost of calls rather than of values.
     sixteenth = [r for r in rows if r["density"] == "1/16" and float(r["dim"]) >= 1e6]
-    write_report(
-        "decode_fold",
-        traces,
-        rows,
-        [
-            *(
-                Goal(
-                    name=f"{name}, decoding and exact sum / dense float32 add, at 1/16, {engine}",
-                    at_most=at_most,
-                    worst=max(
-                        float(r[f"{engine}_step_of_dense_add"])
-                        for r in sixteenth
-                        if r["encoding"] == name
-                    ),
-                )
-                for engine, at_most in GOALS.items()
-                for name in ENCODINGS
-            ),
+    goals = [
+        *(
             Goal(
-                name="exact step / float32 step, plain at 1/16",
-                at_most=1.6,
+                name=f"{name}, decoding and exact sum / dense float32 add, at 1/16, {engine}",
+                at_most=at_most,
                 worst=max(
-                    float(r["exact_step_of_float_step"])
+                    float(r[f"{engine}_step_of_dense_add"])
                     for r in sixteenth
-                    if r["encoding"] == "plain"
+                    if r["encoding"] == name
                 ),
+            )
+            for engine, at_most in GOALS.items()
+            for name in ENCODINGS
+        ),
+        Goal(
+            name="exact step / float32 step, plain at 1/16",
+            at_most=1.6,
+            worst=max(
+                float(r["exact_step_of_float_step"]) for r in sixteenth if r["encoding"] == "plain"
             ),
-            Goal(
-                name="MiB beyond three times the payload while one is read and added",
-                at_most=2,
-                worst=max(float(r["worker_mib"]) - 2 * float(r["payload_mib"]) for r in rows),
-            ),
-        ],
-    )
+        ),
+        Goal(
+            name="MiB beyond three times the payload while one is read and added",
+            at_most=2,
+            worst=max(float(r["worker_mib"]) - 2 * float(r["payload_mib"]) for r in rows),
+        ),
+    ]
+    file = write_report("decode_fold", traces, rows, goals)
+    draw_shares(goals, file.with_suffix(".svg"))
 
 
 def rows_of(trace: Trace, label: str) -> list[Row]:

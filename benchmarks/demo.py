@@ -18,7 +18,7 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from benchmarks._report import RESULTS, Goal, write_report
+from benchmarks._report import Goal, write_report
 from flasc_sim.figures import figure
 
 _TIMES_FEWER: Final = 25
@@ -36,8 +36,8 @@ def main() -> None:
         at_most=1 / _TIMES_FEWER,
         worst=max(_carried(one) / one["dense"]["socket_bytes"] for one in summaries),
     )
-    write_report("demo", [], [_row(one) for one in summaries], [goal])
-    _plot(summaries)
+    file = write_report("demo", [], [_row(one) for one in summaries], [goal])
+    _plot(summaries, file.with_suffix(".svg"))
 
 
 def _run(seed: int) -> Mapping[str, Any]:
@@ -79,14 +79,14 @@ def _row(summary: Mapping[str, Any]) -> dict[str, str | float]:
     }
 
 
-def _plot(summaries: Sequence[Mapping[str, Any]]) -> None:
+def _plot(summaries: Sequence[Mapping[str, Any]], file: Path) -> None:
     runs = {
         "sparse, 6 bits": [(one["accuracy_per_round"], _carried(one)) for one in summaries],
         "dense, float32": [
             (one["dense"]["accuracy_per_round"], one["dense"]["socket_bytes"]) for one in summaries
         ],
     }
-    with figure(RESULTS / "demo.svg") as drawn:
+    with figure(file) as drawn:
         axes = drawn.subplots()
         for color, (name, found) in enumerate(runs.items()):
             carried = mean(size for _, size in found) / 1e6

@@ -46,6 +46,7 @@ from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from aggregator_service.store.open import open_blobs, open_store
 from benchmarks._report import Goal, write_report
+from benchmarks._shares import draw_shares
 from flasc_core.base import InitialBase
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc, apply_upload_rule
@@ -164,10 +165,13 @@ def main() -> None:
         for phase, seconds in scene.seconds.items()
     ]
     goals = [
-        Goal(
-            name="memory of uploads at once, as a share of 3 x their bytes and 2 MiB per worker",
-            at_most=1.0,
-            worst=max(wave.share_of_bound for wave in waves),
+        *(
+            Goal(
+                name=f"{wave.in_flight} {wave.kind} at once, memory / 3 x bytes + 2 MiB per worker",
+                at_most=1.0,
+                worst=wave.share_of_bound,
+            )
+            for wave in waves
         ),
         Goal(
             name="reading a download's chunks from its file, as a share of sending it",
@@ -175,7 +179,8 @@ def main() -> None:
             worst=reading,
         ),
     ]
-    write_report("large_adapter", [], [*phases, *(wave.row() for wave in waves)], goals)
+    rows = [*phases, *(wave.row() for wave in waves)]
+    draw_shares(goals, write_report("large_adapter", [], rows, goals).with_suffix(".svg"))
 
 
 def a_large_config() -> TaskConfig:

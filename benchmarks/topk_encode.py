@@ -15,6 +15,7 @@ from benchmarks._report import (
     sparse,
     write_report,
 )
+from benchmarks._shares import draw_shares
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector, count_kept, top_k
 from flasc_core.wire import Encoding, encode
@@ -27,35 +28,38 @@ def main() -> None:
     rows = [row(trace, label) for trace in traces for label in DENSITIES]
     # Short vectors measure the cost of calls rather than of values.
     long = [r for r in rows if float(r["dim"]) >= 1e6]
-    write_report(
-        "topk_encode",
-        traces,
-        rows,
-        [
+
+    def worst(figure: str, label: str) -> float:
+        return max(float(r[figure]) for r in long if r["density"] == label)
+
+    goals = [
+        *(
             Goal(
-                name="top-k / one pass of absolute values",
+                name=f"top-k / one pass of absolute values, at {label}",
                 at_most=12,
-                worst=max(float(r["top_k_of_abs_pass"]) for r in long),
-            ),
-            *(
-                Goal(
-                    name=f"encoding {name}, ns per nonzero at 1/16",
-                    at_most=25,
-                    worst=max(
-                        float(r[f"encode_{name}_ns_per_nonzero"])
-                        for r in long
-                        if r["density"] == "1/16"
-                    ),
-                )
-                for name in ("plain", "int8", "int6")
-            ),
+                worst=worst("top_k_of_abs_pass", label),
+            )
+            for label in DENSITIES
+        ),
+        *(
             Goal(
-                name="encoding plain / protobuf's own class from lists",
+                name=f"encoding {name}, ns per nonzero at 1/16",
+                at_most=25,
+                worst=worst(f"encode_{name}_ns_per_nonzero", "1/16"),
+            )
+            for name in ("plain", "int8", "int6")
+        ),
+        *(
+            Goal(
+                name=f"encoding plain / protobuf's own class from lists, at {label}",
                 at_most=0.5,
-                worst=max(float(r["encode_plain_of_protobuf"]) for r in long),
-            ),
-        ],
-    )
+                worst=worst("encode_plain_of_protobuf", label),
+            )
+            for label in DENSITIES
+        ),
+    ]
+    file = write_report("topk_encode", traces, rows, goals)
+    draw_shares(goals, file.with_suffix(".svg"))
 
 
 def row(trace: Trace, label: str) -> dict[str, str | float]:
