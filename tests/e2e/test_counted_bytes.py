@@ -25,7 +25,7 @@ from tests.support.live import live_service
 ENCODINGS: Final[Mapping[str, Encoding]] = MappingProxyType(
     {"plain": Encoding.parse("plain"), "compact": COMPACT}
 )
-# A TLS handshake takes more than 2 % and 1 KiB per call of these, who call little for little.
+# Of these, who call little for little, a TLS handshake may take more than 2 % and 1 KiB per call.
 BEYOND_THE_BOUND_UNDER_TLS: Final = {
     "unary, refused",
     "unary, repeated",
@@ -79,7 +79,7 @@ def test_the_socket_carries_all_of_it_and_little_more(fleet: Fleet) -> None:
         assert one.socket.sent >= one.own.sent, one
         assert one.socket.received >= one.own.received, one
     beyond = {one.name for one in fleet.devices if one.calls and one.share_of_bound > 1}
-    assert beyond == (BEYOND_THE_BOUND_UNDER_TLS if fleet.secured else set())
+    assert beyond <= (BEYOND_THE_BOUND_UNDER_TLS if fleet.secured else set())
 
 
 def test_a_device_connects_once(fleet: Fleet) -> None:
