@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,8 @@ from client_sdk.file_lock import FileLock
 from flasc_cli.errors import CliError
 from flasc_cli.output import say
 from flasc_sim.fields import read_fields
-from flasc_sim.search.goals import Goal, Outcome, Outcomes
+from flasc_sim.search.finalists import Finalist, choose_finalists, run_again
+from flasc_sim.search.goals import Goal, Measure, Outcome, Outcomes
 from flasc_sim.search.growth import LABEL, Comparison, grow
 from flasc_sim.search.report import HALVING_LABEL, Findings, write_report
 from flasc_sim.search.space import Candidate, SearchSpace
@@ -27,7 +29,10 @@ __all__ = ["Search", "search"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """A search that was asked for; each method measures at most `trials` candidates."""
+    """A search that was asked for; each method measures at most `trials` candidates.
+
+    The best `finalists` of them are run again with each of so many `further_seeds`.
+    """
 
     goal: Goal
     grows: bool
@@ -35,6 +40,8 @@ class Search:
     trials: int
     factor: int
     reduction: int
+    finalists: int
+    further_seeds: int
 
 
 def search(
@@ -74,6 +81,7 @@ def _search(
 ) -> dict[str, Any]:
     settings = read_settings(table, name="search")
 
+    @cache
     def load() -> Workload:
         say(f"  loading workload {settings.workload_name}")
         return load_workload(settings.workload_name, settings.workload_options, sources)
@@ -112,10 +120,59 @@ def _search(
         say("no run keeps to the budget: the one that would send the least goes on to its end")
         *_, last = _Narrator(trials, 1, pace).measure(nearest)
         findings = replace(findings, completed=(*findings.completed, last))
-    cpu_seconds = sum(trials.run_folder(one.candidate).cpu_seconds() for one in findings.outcomes)
+    finals = _Finals(asked, table, load, pace, folder)
+    findings = replace(findings, finalists=finals.run(findings))
+    cpu_seconds = finals.cpu_seconds() + sum(
+        trials.run_folder(one.candidate).cpu_seconds() for one in findings.outcomes
+    )
     result = trials.run_folder(findings.recommended.candidate).result()
     facts = {name: value for name, value in result["workload"].items() if name != "name"}
     return write_report(folder, findings, table, facts, cpu_hours=cpu_seconds / 3600)
+
+
+class _Finals:
+    """The best runs again, each further seed's in a folder of its own."""
+
+    def __init__(
+        self,
+        asked: Search,
+        table: Mapping[str, Any],
+        load: Callable[[], Workload],
+        pace: _Pace,
+        folder: Path,
+    ) -> None:
+        self._asked: Final = asked
+        first = table.get("seed", 0)
+        self._seeds: Final = range(first, first + asked.further_seeds + 1)
+        self._pace: Final = pace
+        self._trials: Final = {
+            seed: Trials(
+                {**table, "seed": seed}, folder / "finalists" / f"seed{seed}", load, pace.count
+            )
+            for seed in self._seeds[1:]
+        }
+        self._ran: list[Finalist] = []
+
+    def run(self, findings: Findings) -> list[Finalist]:
+        """Return none where no further seeds were asked for."""
+        if not self._trials:
+            return []
+        chosen = choose_finalists(findings.goal, findings.outcomes, self._asked.finalists)
+        wanted = len(chosen) * len(self._trials)
+        say(f"the best {len(chosen)} with {len(self._trials)} further seeds: {wanted} runs")
+        self._ran = run_again(chosen, self._seeds, self._measure)
+        return self._ran
+
+    def cpu_seconds(self) -> float:
+        return sum(
+            trials.run_folder(finalist.candidate).cpu_seconds()
+            for trials in self._trials.values()
+            for finalist in self._ran
+        )
+
+    def _measure(self, seed: int) -> Measure:
+        say(f"  seed {seed}")
+        return _Narrator(self._trials[seed], self._asked.finalists, self._pace).measure
 
 
 class _Pace:

@@ -47,6 +47,12 @@ def search(
     reduction: Annotated[
         int, typer.Option(help="halving: 1 in so many runs goes on at a rung.", min=2)
     ] = 3,
+    finalists: Annotated[
+        int, typer.Option(help="How many of the best are run again with further seeds.", min=1)
+    ] = 3,
+    further_seeds: Annotated[
+        int, typer.Option(help="With how many; 0 recommends by the search's own seed.", min=0)
+    ] = 2,
     seed: Annotated[int | None, typer.Option(help="In place of the file's.", min=0)] = None,
     assignments: Annotated[
         list[str] | None,
@@ -80,6 +86,8 @@ def search(
         trials=trials,
         factor=factor,
         reduction=reduction,
+        finalists=finalists,
+        further_seeds=further_seeds,
     )
     found = run_search(asked, config, seeded, Sources(data=data, cache=cache), out)
     if as_json:

@@ -24,6 +24,7 @@ from flasc_sim.checkpoint import write_whole
 from flasc_sim.figures import inline_svg
 from flasc_sim.search.curve import draw_curve
 from flasc_sim.search.files import can_be_a_task, recommended_table, task_table, to_toml
+from flasc_sim.search.finalists import Finalist
 from flasc_sim.search.goals import Goal, Outcome, frontier
 from flasc_sim.search.growth import LABEL as GROWTH_LABEL
 from flasc_sim.search.growth import Comparison
@@ -45,6 +46,8 @@ class Findings:
     halved: Sequence[Outcome]
     # Gone on with after all, since no run kept to the goal's bytes.
     completed: Sequence[Outcome] = ()
+    # The best of them with further seeds, where such were asked for.
+    finalists: Sequence[Finalist] = ()
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -68,8 +71,9 @@ class Findings:
 
     @property
     def recommended(self) -> Outcome:
-        """Raises ValueError where no run came to its end."""
-        return self.goal.choose(self.outcomes)
+        """By their means where there are finalists. Raises ValueError where no run is whole."""
+        means = [finalist.mean for finalist in self.finalists]
+        return self.goal.choose([one for one in means if one.is_whole] or self.outcomes)
 
     @property
     def path(self) -> list[Outcome]:
@@ -91,7 +95,10 @@ def write_report(
     there is nothing to recommend.
     """
     candidate = findings.recommended.candidate
-    said = _said(findings, facts) | {"cpu_hours": round(cpu_hours, 3)}
+    said = _said(findings, facts) | {
+        "seeds": _seeds(findings, table),
+        "cpu_hours": round(cpu_hours, 3),
+    }
     _write_parquet(folder / "outcomes.parquet", said["outcomes"])
     draw_curve(folder, findings.outcomes, findings.path, findings.recommended)
     recommended = to_toml(recommended_table(table, candidate))
@@ -103,6 +110,11 @@ def write_report(
     return said
 
 
+def _seeds(findings: Findings, table: Mapping[str, Any]) -> list[int]:
+    seen = {seed for finalist in findings.finalists for seed in finalist.seeds}
+    return sorted(seen | {table.get("seed", 0)})
+
+
 def _said(findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
     chosen = findings.recommended
     return {
@@ -110,6 +122,7 @@ def _said(findings: Findings, facts: Mapping[str, Any]) -> dict[str, Any]:
         "evaluated_on": "validation",
         "workload": dict(facts),
         "recommended": _row(chosen),
+        "finalists": [_finalist(finalist) for finalist in findings.finalists],
         "frontier": [outcome.candidate.name for outcome in frontier(findings.outcomes)],
         "outcomes": [_row(outcome) for outcome in findings.outcomes],
         "task": "task.toml" if can_be_a_task(facts) else None,
@@ -137,6 +150,16 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _finalist(finalist: Finalist) -> dict[str, Any]:
+    return {
+        "name": finalist.candidate.name,
+        "seeds": list(finalist.seeds),
+        "accuracies": [outcome.accuracy for outcome in finalist.outcomes],
+        "accuracy": finalist.mean.accuracy,
+        "payload_bytes": finalist.mean.payload_bytes,
+    }
+
+
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "rivals": [rival.candidate.name for rival in comparison.rivals],
@@ -152,6 +175,7 @@ def _page(said: Mapping[str, Any], curve: Path) -> str:
     chosen = said["recommended"]
     ordered = sorted(said["outcomes"], key=lambda row: (row["state"], row["payload_bytes"]))
     rows = "".join(_table_row("td", [_told(row, name) for name in _COLUMNS]) for row in ordered)
+    unseen = max(said["seeds"]) + 1
     met = "meets" if said["goal"]["is_met"] else "does not meet"
     return (
         "<!doctype html>\n<meta charset='utf-8'>\n<title>flasc search</title>\n"
@@ -160,12 +184,32 @@ def _page(said: Mapping[str, Any], curve: Path) -> str:
         f"<h1>{escape(chosen['name'])}</h1>\n"
         f"<p>{_told(chosen, 'accuracy')} on validation rows for {_told(chosen, 'payload_bytes')} "
         f"of payloads; this {met} the goal. Score it on held-out rows with seeds that the search "
-        "did not see: <code>flasc simulate recommended.toml --seed 1 --seed 2</code>.</p>\n"
-        f"{inline_svg(curve)}\n"
+        f"did not see: <code>flasc simulate recommended.toml --seed {unseen} --seed {unseen + 1}"
+        "</code>.</p>\n"
+        f"{_finals(said['finalists'])}{inline_svg(curve)}\n"
         f"<table>{_table_row('th', _COLUMNS)}{rows}</table>\n"
         f"<p>Methods: {escape('; '.join(_methods(said)))}. "
         f"{said['cpu_hours']} CPU hours.</p>\n"
     )
+
+
+def _finals(finalists: Sequence[Mapping[str, Any]]) -> str:
+    if not finalists:
+        return ""
+    rows = "".join(
+        _table_row(
+            "td",
+            [
+                _told(one, "name"),
+                _told(one, "accuracy"),
+                ", ".join(f"{accuracy:.1%}" for accuracy in one["accuracies"]),
+                _told(one, "payload_bytes"),
+            ],
+        )
+        for one in finalists
+    )
+    header = _table_row("th", ["finalist", "mean accuracy", "by seed", "payload_bytes"])
+    return f"<table>{header}{rows}</table>\n"
 
 
 def _methods(said: Mapping[str, Any]) -> list[str]:

@@ -104,6 +104,36 @@ def test_a_search_ends_with_a_task_that_can_be_created(config: Path) -> None:
     assert sum(math.prod(tensor["shape"]) for tensor in created["layout"]) == run["dim"]
 
 
+def test_the_best_are_run_again_with_further_seeds_and_recommended_by_their_means(
+    config: Path,
+) -> None:
+    options = ("--byte-budget", "1000000", "--method", "growth", "--finalists", "2", "--json")
+    found = said(search(config, *options))
+    first, other = found["finalists"]
+    assert first["seeds"] == other["seeds"] == found["seeds"] == [0, 1, 2]
+    out = config.parent / "out"
+    for finalist in (first, other):
+        runs = [out / "runs", *(out / "finalists" / f"seed{seed}" for seed in (1, 2))]
+        results = [json.loads((run / finalist["name"] / "result.json").read_text()) for run in runs]
+        assert [result["seed"] for result in results] == [0, 1, 2]
+        # Of tiny runs, in which a seed shows in every byte.
+        assert len({(run / finalist["name"] / "rounds.parquet").read_bytes() for run in runs}) == 3
+    best = max((first, other), key=lambda one: (one["accuracy"], -one["payload_bytes"]))
+    assert found["recommended"]["name"] == best["name"]
+    assert found["recommended"]["accuracy"] == best["accuracy"]
+
+    again = search(config, *options)
+    assert said(again) == found
+    assert "loading workload" not in again.stderr
+
+
+def test_no_further_seeds_leave_the_recommendation_to_the_searchs_own(config: Path) -> None:
+    found = said(search(config, "--byte-budget", "1000000", "--further-seeds", "0", "--json"))
+    assert found["finalists"] == []
+    assert found["seeds"] == [0]
+    assert not (config.parent / "out" / "finalists").exists()
+
+
 def test_a_budget_that_no_run_keeps_ends_with_the_fewest_bytes(config: Path) -> None:
     found = said(search(config, "--byte-budget", "10", "--json"))
     assert found["goal"] == {"byte_budget": 10, "is_met": False}
