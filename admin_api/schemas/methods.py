@@ -34,7 +34,8 @@ def method_body(kind: type[Method]) -> type[Input]:
 def _schema_of(field: SettingField) -> tuple[Any, Any]:
     """Return a field's type and what pydantic says of it."""
     told = field.setting
-    values: Any = Literal[told.choices] if told.choices else field.kind
+    # As plain text: pydantic names a member of an enum by its repr, and a caller writes its value.
+    values: Any = Literal[tuple(map(str, told.choices))] if told.choices else field.kind
     bounds = Field(gt=told.above, ge=told.at_least, le=told.at_most)
     bounded: Any = Annotated[values, bounds]
     return (

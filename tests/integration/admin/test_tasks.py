@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,8 @@ from safetensors.numpy import save
 
 from aggregator_service.app.adapter_files import load_weights
 from aggregator_service.domain.task_json import config_to_json
+from flasc_core.methods import METHODS
+from flasc_core.methods.settings import fields_of
 from tests.builders import NOW, a_config, a_policy, a_task, an_adapter, stored
 from tests.support.operator import Operator, task_parts
 
@@ -153,6 +155,31 @@ def test_a_configuration_that_could_not_run_is_refused_by_field(
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert named in answer.json()["detail"]
     assert operator.get("/v1/tasks").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [
+        (name, field.name)
+        for name, kind in METHODS.items()
+        for field in fields_of(kind)
+        if field.setting.choices
+    ],
+)
+def test_a_setting_that_is_none_of_its_choices_is_told_what_they_are(
+    operator: Operator, method: str, setting: str
+) -> None:
+    fields = {field.name: field for field in fields_of(METHODS[method])}
+    examples = {name: field.setting.example for name, field in fields.items()}
+    required = {name: examples[name] for name in fields if fields[name].default is MISSING}
+    config = changed("method", {"name": method} | required | {setting: "none-of-them"})
+
+    answer = operator.post("/v1/tasks", files=task_parts(config=None) | {"config": (None, config)})
+
+    assert (answer.status_code, answer.json()["reason"]) == (422, "FIELD_RANGE")
+    *others, last = (f"'{choice}'" for choice in fields[setting].setting.choices)
+    told = f"{setting}: Input should be {', '.join(others)} or {last}"
+    assert answer.json()["detail"].endswith(told)
 
 
 @pytest.mark.parametrize("part", ["name", "config", "adapter"])
