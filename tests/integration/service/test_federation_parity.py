@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import Evaluation, Participant, StepOutcome, TrainingPlan, TrainingResult
 from flasc_core.base import Base, InitialBase, ZeroBase
 from flasc_core.methods import (
+    METHODS,
     AdapterLth,
     FederatedSelect,
     FfaLora,
@@ -45,6 +46,22 @@ ROUNDS = 3
 # By device; more than the largest weight, and fewer.
 EXAMPLES = (20, 7)
 LAYOUT = a_layout(64)
+
+METHOD_CASES: Final[tuple[tuple[Method, Base], ...]] = (
+    (
+        Flasc(download_density=0.5, upload_density=0.25, head_density=1.0, decay=0.5),
+        InitialBase(seed=5),
+    ),
+    (SparseAdapter(density=0.25), InitialBase(seed=5)),
+    (AdapterLth(density=0.5, decay=0.5), InitialBase(seed=5)),
+    (FederatedSelect(density=0.25, head_density=1.0), InitialBase(seed=5)),
+    (FfaLora(upload_density=0.5), InitialBase(seed=5)),
+    (RoLora(), InitialBase(seed=5)),
+    (HeadOnly(), InitialBase(seed=5)),
+    (HetLora(rank=2), ZeroBase()),
+    (HetLora(rank=2, order="norm"), ZeroBase()),
+    (PublishedHetLora(rank=2), ZeroBase()),
+)
 
 
 class PullTrainer:
@@ -97,23 +114,24 @@ def test_the_live_service_publishes_what_the_federation_computes(
     )
 
 
+def test_every_method_that_a_task_can_have_is_compared() -> None:
+    compared = {method.name for method, _ in METHOD_CASES}
+
+    missing = [kind.__name__ for name, kind in METHODS.items() if name not in compared]
+
+    assert not missing, (
+        f"add {' and '.join(missing)} to METHOD_CASES: settings that change what three rounds "
+        "compute, and a base that the method runs with"
+    )
+
+
 @pytest.mark.parametrize(
-    "method",
-    [
-        Flasc(download_density=0.5, upload_density=0.25, head_density=1.0, decay=0.5),
-        SparseAdapter(density=0.25),
-        AdapterLth(density=0.5, decay=0.5),
-        FederatedSelect(density=0.25, head_density=1.0),
-        FfaLora(upload_density=0.5),
-        RoLora(),
-        HeadOnly(),
-    ],
-    ids=lambda method: type(method).__name__,
+    ("method", "base"), METHOD_CASES, ids=[method.name for method, _ in METHOD_CASES]
 )
 def test_every_method_is_the_same_in_the_service_and_in_process(
-    sqlite_store: Store, tmp_path: Path, method: Method
+    sqlite_store: Store, tmp_path: Path, method: Method, base: Base
 ) -> None:
-    check_parity(sqlite_store, tmp_path, method=method, base=InitialBase(seed=5))
+    check_parity(sqlite_store, tmp_path, method=method, base=base)
 
 
 @pytest.mark.parametrize("method", [Flasc(download_density=0.5, upload_density=0.25), FfaLora()])
@@ -129,14 +147,7 @@ def test_a_private_task_is_the_same_in_the_service_and_in_process(
     )
 
 
-@pytest.mark.parametrize("order", ["index", "norm"])
-def test_ranks_are_the_same_in_the_service_and_in_process(
-    sqlite_store: Store, tmp_path: Path, order: str
-) -> None:
-    check_parity(sqlite_store, tmp_path, method=HetLora(rank=2, order=order), base=ZeroBase())
-
-
-def test_published_hetlora_is_the_same_in_the_service_and_in_process(
+def test_self_pruning_is_the_same_in_the_service_and_in_process(
     sqlite_store: Store, tmp_path: Path
 ) -> None:
     steps = check_parity(
