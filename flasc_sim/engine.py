@@ -30,7 +30,7 @@ class Seat:
 class Engine(Protocol):
     @property
     def device(self) -> str:
-        """What devices train on, "cpu" or "cuda"."""
+        """What devices train on: "cpu", or a GPU by its model."""
         ...
 
     @property

@@ -9,14 +9,19 @@ from typing import Final
 
 import torch
 
-__all__ = ["Numerics"]
+__all__ = ["Numerics", "device_name"]
 
 _PACKAGES: Final = ("numpy", "peft", "torch", "transformers")
 
 
+def device_name(device: str) -> str:
+    """Return "cpu" for it, and for "cuda" the model of this process's GPU."""
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """`device` is what devices train on, "cpu" or "cuda"; `threads` are those of one process.
+    """`device` is what devices train on, "cpu" or the model of a GPU; `threads` are of one process.
 
     `instructions` are the vector instructions that torch chooses its kernels by, as AVX2.
     """

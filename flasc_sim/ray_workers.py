@@ -20,6 +20,7 @@ from client_sdk import TrainingFailed
 from client_sdk.peft_trainer import base_model_sha256
 from flasc_sim.device_work import Assignment, DeviceUpdate, TierWork
 from flasc_sim.engine import EngineParts, Seat, Trainers
+from flasc_sim.numerics import device_name
 from flasc_sim.partition import Rows
 from flasc_sim.workload import AdapterShape, Workload
 
@@ -30,7 +31,6 @@ class RayEngine:
     cpu_seconds = 0.0
 
     def __init__(self, parts: EngineParts, *, workers: int, gpus_per_worker: float) -> None:
-        self.device: Final = "cuda" if gpus_per_worker else "cpu"
         # Once for all workers of a machine.
         data = ray.put((parts.workload, parts.clients))
         make: Any = ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus_per_worker)
@@ -40,11 +40,14 @@ class RayEngine:
                 config=parts.config,
                 adapter=parts.adapter,
                 model_seed=parts.model_seed,
-                device=self.device,
+                device="cuda" if gpus_per_worker else "cpu",
                 threads=torch.get_num_threads(),
             )
             for _ in range(workers)
         ]
+        # By the workers, since the GPUs of a cluster are not this machine's.
+        names: list[str] = ray.get([worker.device_name.remote() for worker in self._workers])
+        self.device: Final = " and ".join(sorted(set(names)))
 
     def train(
         self, assignments: Mapping[str, Assignment], cohort: Sequence[Seat]
@@ -101,10 +104,14 @@ class _Worker:
         workload, clients = data
         model = workload.build(adapter, model_seed)
         self._config: Final = config
+        self._device: Final = device
         self._trainers: Final = Trainers(
             workload, clients, model, base_model_sha256(model), device=device
         )
         self._work: dict[str, TierWork] = {}
+
+    def device_name(self) -> str:
+        return device_name(self._device)
 
     def open(self, assignments: Mapping[str, Assignment]) -> None:
         self._work = {tier: TierWork(self._config, given) for tier, given in assignments.items()}

@@ -44,6 +44,7 @@ def test_two_workers_give_the_bytes_of_one_process(tmp_path: Path, two_workers: 
     settings = a_run(f"tiers={json.dumps(tiers)}", "policy.goal=5", "adapter.dropout=0.1")
     one = results_of(tmp_path / "one", settings, SerialEngine)
     assert results_of(tmp_path / "two", settings, two_workers) == one
+    assert json.loads((tmp_path / "two" / "machine.json").read_bytes())["device"] == "cpu"
 
 
 @pytest.mark.timeout(600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,12 +96,12 @@ def _on_other_weights(shape: AdapterShape, seed: int) -> PeftModel:
 
 
 class OnGpu(SerialEngine):
-    device = "cuda"
+    device = "NVIDIA H200"
 
 
 @pytest.mark.parametrize(
     ("threads", "engine", "differing"),
-    [(2, SerialEngine, "threads 1, not 2"), (1, OnGpu, "device cpu, not cuda")],
+    [(2, SerialEngine, "threads 1, not 2"), (1, OnGpu, "device cpu, not NVIDIA H200")],
 )
 def test_a_run_does_not_go_on_where_it_would_end_in_other_bits(
     tmp_path: Path, threads: int, engine: MakeEngine, differing: str
@@ -118,16 +119,31 @@ def test_a_run_does_not_go_on_where_it_would_end_in_other_bits(
     run(a_run(), a_workload, folder)
 
 
-def test_a_run_does_not_go_on_with_other_libraries(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("begun_with", "engine", "differing"),
+    [
+        ({"versions": {"numpy": "0.1"}}, SerialEngine, r"numpy 0\.1, not [0-9.]+"),
+        ({"instructions": "ALTIVEC"}, SerialEngine, r"instructions ALTIVEC, not [A-Z0-9]+"),
+        ({"device": "NVIDIA A100"}, OnGpu, "device NVIDIA A100, not NVIDIA H200"),
+        # As files name a GPU that do not tell its model.
+        ({"device": "cuda"}, OnGpu, "device cuda, not NVIDIA H200"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_numerics_than_its_checkpoint_tells(
+    tmp_path: Path, begun_with: dict[str, Any], engine: MakeEngine, differing: str
+) -> None:
     folder = RunFolder(path=tmp_path)
     killed(folder, after=2, checkpoint_every=1)
     file = tmp_path / "checkpoint"
     with safe_open(file, framework="numpy") as stored:
         said = json.loads(stored.metadata()["said"])
-    said["numerics"]["versions"]["numpy"] = "0.1"
+    versions = said["numerics"]["versions"] | begun_with.get("versions", {})
+    said["numerics"] |= begun_with | {"versions": versions}
     save_file(load_file(file), file, metadata={"said": json.dumps(said)})
-    with pytest.raises(ValueError, match=r"begun with numpy 0\.1, not [0-9.]+, "):
-        run(a_run(), a_workload, folder)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=f"begun with {differing}, "):
+        run(a_run(), a_workload, folder, engine=engine)
+    assert file.read_bytes() == before
 
 
 def test_a_run_does_not_go_on_from_what_another_version_wrote(tmp_path: Path) -> None:
