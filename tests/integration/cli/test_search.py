@@ -7,59 +7,25 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.main import app
-from tests.support.tiny_encoders import GPT2, save_encoder
+from tests.support.tiny_settings import a_settings_file
 
-CONFIG = """
+TABLES = """
 [search]
 ranks = [1, 2]
 densities = [0.5, 1.0]
 encodings = ["int8"]
 bases = ["initial"]
-
-[workload]
-name = "newsgroups"
-model = "{model}"
-dtype = "float32"
-tokens = 4
-frozen_layers = 2
-
-[partition]
-name = "uniform"
-clients = 3
-
-[training]
-learning_rate = 0.1
-
-[optimizer]
-name = "adamw"
-learning_rate = 0.01
-
-[policy]
-goal = 2
-
-[ending]
-rounds = 2
 """
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    columns = {
-        "text": ["1 2 3", "4 5 6 7 8", "9", "2 4 6"] * 8,
-        "label": [row % 2 for row in range(32)],
-        "split": ["train"] * 24 + ["test"] * 8,
-    }
-    pq.write_table(pa.table(columns), tmp_path / "corpus.parquet")
-    file = tmp_path / "search.toml"
-    file.write_text(CONFIG.format(model=save_encoder(GPT2, tmp_path / "gpt2")))
-    return file
+    return a_settings_file(tmp_path / "search.toml", TABLES, rounds=2)
 
 
 def flasc(*arguments: str) -> Result:

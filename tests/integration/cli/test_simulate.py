@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.main import app
 from flasc_sim.settings import read_settings, read_table
-from tests.support.tiny_encoders import GPT2, save_encoder
+from tests.support.tiny_settings import a_settings_file
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "simulations"
 
@@ -87,54 +87,20 @@ def test_a_run_is_made_once_and_compared(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "wild" / "seed6" / "failure.json").exists()
 
 
-TINY = """
-[workload]
-name = "newsgroups"
-model = "{model}"
-pooling = "last"
-dtype = "float32"
-tokens = 4
-frozen_layers = {frozen_layers}
-
-[partition]
-name = "uniform"
-clients = 3
-
+TABLES = """
 [adapter]
 rank = 2
-
-[training]
-learning_rate = 0.1
 
 [method]
 name = "flasc"
 download_density = 0.5
 upload_density = {density}
-
-[optimizer]
-name = "adamw"
-learning_rate = 0.01
-
-[policy]
-goal = 2
-
-[ending]
-rounds = 1
 """
 
 
 def a_file(folder: Path, name: str, *, frozen_layers: int = 2, density: float = 0.5) -> str:
-    model = folder / "gpt2"
-    if not model.exists():
-        save_encoder(GPT2, model)
-        texts = ["1 2 3", "4 5 6 7 8", "9", "2 4 6"] * 8
-        labels = [row % 2 for row in range(32)]
-        split = ["train"] * 24 + ["test"] * 8
-        columns = {"text": texts, "label": labels, "split": split}
-        pq.write_table(pa.table(columns), folder / "corpus.parquet")
-    file = folder / f"{name}.toml"
-    file.write_text(TINY.format(model=model, frozen_layers=frozen_layers, density=density))
-    return str(file)
+    file, tables = folder / f"{name}.toml", TABLES.format(density=density)
+    return str(a_settings_file(file, tables, rounds=1, frozen_layers=frozen_layers))
 
 
 def places(folder: Path) -> tuple[str, ...]:
