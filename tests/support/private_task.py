@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
+from aggregator_service.app.adapter_files import load_weights
 from aggregator_service.app.check_in import Assigned, CheckIn, CheckInResult, Query
 from aggregator_service.domain.privacy import Budget, Privacy, PrivacyMode, Reservation
 from aggregator_service.domain.rounds import Round
@@ -20,19 +23,24 @@ from flasc_core.wire import encode
 from tests.builders import a_config, a_privacy
 from tests.support.one_hot import eager_policy
 from tests.support.one_task import OneTask
+from tests.support.oracle import adapters_of
 
 __all__ = [
     "SMALL",
+    "WINDOW",
     "a_drawn_privacy",
     "an_update_of",
     "asked",
     "budget_of",
+    "opened",
     "private_config",
     "reservation_of",
     "take_part_with",
+    "weights_of",
 ]
 
 SMALL: Final = 8
+WINDOW: Final = timedelta(days=1)
 
 
 def a_drawn_privacy(mode: PrivacyMode, population: int, **changes: Any) -> Privacy:
@@ -53,6 +61,16 @@ def private_config(
         limits=UpdateLimits(largest_cohort=1000),
         privacy=privacy,
     )
+
+
+def opened(world: OneTask, privacy: Privacy, *, devices: int = 4, **settings: Any) -> OneTask:
+    """A private task whose first round collects."""
+    world.enroll(devices)
+    # Devices are drawn from those that were there before.
+    world.clock.advance(timedelta(seconds=1))
+    world.untrapped.create_task(private_config(privacy, **settings))
+    world.settle()
+    return world
 
 
 def an_update_of(*values: float) -> bytes:
@@ -86,3 +104,8 @@ def budget_of(world: OneTask) -> Budget:
 def reservation_of(world: OneTask, one: Round | UUID) -> Reservation | None:
     round_id = one.id if isinstance(one, Round) else one
     return world.untrapped.store.read("test", lambda tx: tx.reservations.get(round_id))
+
+
+def weights_of(world: OneTask, version: int) -> NDArray[np.float32]:
+    adapters = adapters_of(world.untrapped.store, world.task.id)
+    return load_weights(world.blobs, adapters[version])

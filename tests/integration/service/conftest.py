@@ -21,7 +21,7 @@ from aggregator_service.store.open import open_blobs, open_store
 from tests.builders import NOW
 from tests.support.faults import Trap
 from tests.support.live import LiveService, live_service
-from tests.support.one_task import OneTask
+from tests.support.one_task import OneTask, in_memory
 
 
 @pytest.fixture
@@ -61,6 +61,15 @@ def on_disk(sqlite_template: Path, memory_folder: Path) -> Iterator[Callable[...
             return world
 
         yield make
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def worlds(request: pytest.FixtureRequest) -> Callable[..., OneTask]:
+    """Makes an empty world, a new one at every call, with traps or without."""
+    if request.param == "memory":
+        return in_memory
+    on_disk: Callable[..., OneTask] = request.getfixturevalue("on_disk")
+    return on_disk
 
 
 @dataclass(slots=True)

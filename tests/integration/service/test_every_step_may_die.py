@@ -28,15 +28,6 @@ Worlds = Callable[[Iterable[Trap]], OneTask]
 DEVICES = 4
 
 
-@pytest.fixture
-def worlds(request: pytest.FixtureRequest) -> Worlds:
-    """Makes an empty world, a new one at every call."""
-    if request.param == "memory":
-        return in_memory
-    on_disk: Worlds = request.getfixturevalue("on_disk")
-    return on_disk
-
-
 # -- a task's whole life
 
 
