@@ -18,7 +18,9 @@ from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from aggregator_service.store.memory import MemoryBlobs
 from aggregator_service.store.open import open_blobs, open_store
-from tests.builders import NOW
+from aggregator_service.store.schema import upgrade
+from tests.builders import NOW, a_policy
+from tests.support.bad_requests import TASK
 from tests.support.faults import Trap
 from tests.support.live import LiveService, live_service
 from tests.support.one_task import OneTask, in_memory
@@ -33,6 +35,19 @@ def blobs(tmp_path: Path) -> BlobStore:
 def live(sqlite_store: Store, blobs: BlobStore) -> Iterator[LiveService]:
     with live_service(sqlite_store, blobs) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """A service of a whole file of tests, whose one round has room for the devices of all."""
+    folder = tmp_path_factory.mktemp("roomy")
+    url = f"sqlite:///{folder}/flasc.db"
+    upgrade(url)
+    store = open_store(url)
+    with live_service(store, open_blobs(str(folder / "blobs"))) as running:
+        running.create_task(TASK, policy=a_policy(goal=100, quorum=1, over_selection=10.0))
+        yield running
+    store.close()
 
 
 @pytest.fixture

@@ -1,73 +1,29 @@
-"""Every bad input has its status and its reason, and changes nothing but bytes and one count.
+"""Every bad request has its status and its reason, and changes nothing but bytes and one count.
 
 The rows share one service and one round: what is refused leaves nothing that another could see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import grpc
 import pytest
 
 from aggregator_service.app.upload_rules import payload_limit
-from aggregator_service.store.open import open_blobs, open_store
-from aggregator_service.store.schema import upgrade
 from flasc_core.errors import Reason
 from flasc_core.pb.v1 import device_service_pb2 as pb
-from flasc_core.pb.v1 import sparse_update_pb2
-from tests.builders import a_config, a_policy, digest
-from tests.support.device import (
-    METHODS,
-    SyntheticDevice,
-    details_of,
-    encoded_vector,
-    header_for,
-    reason_of,
-)
-from tests.support.live import LiveService, live_service
+from tests.builders import a_config, digest
+from tests.support.bad_requests import PAYLOAD, TASK, Bad, check_refused, check_spoils_nothing
+from tests.support.device import METHODS, SyntheticDevice, header_for, reason_of
+from tests.support.live import LiveService
 from tests.support.refused import call, refused
-from tests.support.seen import (
-    all_rejections,
-    assignment_of,
-    record_of,
-    rejections_of,
-    standing_of,
-)
-from tests.unit.core.builders import DENSE, a_payload, a_segment
+from tests.support.seen import assignment_of
 
 CODE = grpc.StatusCode
-PAYLOAD = encoded_vector(24, {3: 1.0})
-DIM = 24
-TASK = "a-task"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
-    folder = tmp_path_factory.mktemp("refusals")
-    url = f"sqlite:///{folder}/flasc.db"
-    upgrade(url)
-    store = open_store(url)
-    with live_service(store, open_blobs(str(folder / "blobs"))) as running:
-        running.create_task(TASK, policy=a_policy(goal=100, quorum=1, over_selection=10.0))
-        yield running
-    store.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bad:
-    """One bad request of a device that has an assignment."""
-
-    send: Callable[[SyntheticDevice, pb.Assignment], object]
-    code: grpc.StatusCode
-    reason: Reason
-    # Whether the request names a round that the refusal can be counted under.
-    in_round: bool = False
-    # Payload bytes that the service takes down for the assignment.
-    payload_bytes: int = 0
+INVALID, MISSING = CODE.INVALID_ARGUMENT, Reason.FIELD_REQUIRED
+RANGE, MALFORMED = Reason.FIELD_RANGE, Reason.MALFORMED_MESSAGE
 
 
 def raw(method: str, data: bytes, code: grpc.StatusCode, reason: Reason) -> Bad:
@@ -120,18 +76,6 @@ def bad_header(
     )
 
 
-def bad_payload(
-    payload: bytes, reason: Reason, code: grpc.StatusCode = CODE.INVALID_ARGUMENT
-) -> Bad:
-    return Bad(
-        send=lambda device, given: device.submit(given, payload),
-        code=code,
-        reason=reason,
-        in_round=True,
-        payload_bytes=len(payload),
-    )
-
-
 def bad_stream(
     cut: Callable[[pb.UpdateHeader], list[pb.StreamUpdateRequest]],
     reason: Reason = Reason.CHUNK_SEQUENCE,
@@ -170,20 +114,9 @@ def announced(header: pb.UpdateHeader, size: int) -> pb.StreamUpdateRequest:
     return pb.StreamUpdateRequest(header=header)
 
 
-def segment(**changes: Any) -> bytes:
-    return a_payload(a_segment(**changes), dim=DIM)
-
-
-def value(number: float) -> bytes:
-    return segment(start=9, length=1, nnz=1, index_encoding=DENSE, gaps=[], values=[number])
-
-
 # The largest update of this task keeps 6 values; see payload_limit.
 LIMIT = 9 * 6 + 128 + 64
-INVALID, MISSING = CODE.INVALID_ARGUMENT, Reason.FIELD_REQUIRED
-RANGE, MALFORMED = Reason.FIELD_RANGE, Reason.MALFORMED_MESSAGE
-BFLOAT16 = sparse_update_pb2.VALUE_ENCODING_BFLOAT16
-DEFLATE = sparse_update_pb2.COMPRESSION_DEFLATE
+
 
 BAD: dict[str, Bad] = {
     # Malformed and truncated messages, on every rpc.
@@ -298,98 +231,25 @@ BAD: dict[str, Bad] = {
         CODE.RESOURCE_EXHAUSTED,
         in_round=True,
     ),
-    # The payload; its own tests have the rest.
-    "no update": bad_payload(b"\xff\xff", MALFORMED),
-    "empty payload": bad_payload(b"", MISSING),
-    "no encoding": bad_payload(segment(value_encoding=0), MISSING),
-    "unknown encoding": bad_payload(segment(value_encoding=99), Reason.UNKNOWN_ENUM),
-    "encoding not accepted": bad_payload(
-        segment(value_encoding=BFLOAT16, value_data=bytes(6)), Reason.VALUE_FORMAT
-    ),
-    "compressed bomb": bad_payload(
-        segment(index_compression=DEFLATE, gap_high=bytes(64)), Reason.VALUE_FORMAT
-    ),
-    "another dimension": bad_payload(
-        a_payload(a_segment(), dim=DIM + 1), Reason.DIMENSION_MISMATCH
-    ),
-    "a repeated index": bad_payload(
-        a_payload(a_segment(), a_segment(), dim=DIM), Reason.SEGMENT_ORDER
-    ),
-    "an index beyond the end": bad_payload(
-        segment(start=DIM - 4), Reason.INDEX_RANGE, CODE.OUT_OF_RANGE
-    ),
-    "nothing": bad_payload(a_payload(dim=DIM), Reason.K_BUDGET),
-    "more than the rule keeps": bad_payload(
-        encoded_vector(DIM, dict.fromkeys(range(7), 1.0)), Reason.K_BUDGET
-    ),
-    "fewer values than indices": bad_payload(segment(values=[1.0]), Reason.LENGTH_MISMATCH),
-    "too many bytes": bad_payload(
-        a_payload(*[b""] * 5_000, dim=DIM), Reason.MESSAGE_TOO_LARGE, CODE.RESOURCE_EXHAUSTED
-    ),
-    "NaN": bad_payload(value(float("nan")), Reason.NON_FINITE),
-    "infinity": bad_payload(value(float("inf")), Reason.NON_FINITE),
-    "minus infinity": bad_payload(value(float("-inf")), Reason.NON_FINITE),
-    "too large": bad_payload(value(64.00001), Reason.VALUE_RANGE),
-    "too small": bad_payload(value(-64.00001), Reason.VALUE_RANGE),
-    "damaged": bad_payload(a_payload(a_segment(), dim=DIM, crc32=1), Reason.CHECKSUM_MISMATCH),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_request_is_refused_by_reason_and_changes_nothing(
-    service: LiveService, name: str
+    roomy: LiveService, name: str
 ) -> None:
-    bad = BAD[name]
-    device = service.device()
-    given = device.assignment(TASK)
-    store = service.store
-    current = store.read("test", lambda tx: tx.rounds.get(UUID(bytes=given.round_id)))
-    assert current is not None
-    before, counted = standing_of(store, current), rejections_of(store, current)
-    total, up = all_rejections(store), record_of(store, given).payload_bytes_up
-
-    error = refused(bad.send, device, given)
-
-    assert (error.code(), reason_of(error)) == (bad.code, bad.reason)
-    assert details_of(error).retry_delay is None
-    service.booked()
-    assert standing_of(store, current) == before
-    assert record_of(store, given).payload_bytes_up == up + bad.payload_bytes
-    assert all_rejections(store) == {**total, bad.reason: total.get(bad.reason, 0) + 1}
-    one_more = {**counted, bad.reason: counted.get(bad.reason, 0) + 1}
-    assert rejections_of(store, current) == (one_more if bad.in_round else counted)
+    check_refused(roomy, BAD[name])
 
 
 @pytest.mark.parametrize("name", [name for name, bad in BAD.items() if bad.payload_bytes])
-def test_a_refused_payload_does_not_spoil_the_next(service: LiveService, name: str) -> None:
-    device = service.device()
-    given = device.assignment(TASK)
-    refused(BAD[name].send, device, given)
-    assert not device.submit(given, PAYLOAD).duplicate
+def test_a_payload_that_came_with_a_bad_request_does_not_spoil_the_next(
+    roomy: LiveService, name: str
+) -> None:
+    check_spoils_nothing(roomy, BAD[name])
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, bad in BAD.items() if bad.send.__qualname__.startswith("bad_payload")]
-)
-def test_a_streamed_payload_is_refused_for_the_same_reason(service: LiveService, name: str) -> None:
-    sent: list[bytes] = []
-
-    @dataclass(frozen=True)
-    class Recorder:
-        def submit(self, _: pb.Assignment, payload: bytes) -> None:
-            sent.append(payload)
-
-    bad = BAD[name]
-    device = service.device()
-    given = device.assignment(TASK)
-    bad.send(Recorder(), given)  # type: ignore[arg-type]
-    [payload] = sent
-    error = refused(device.stream, given, payload)
-    assert (error.code(), reason_of(error)) == (bad.code, bad.reason)
-
-
-def test_the_largest_stream_is_the_rule_s(service: LiveService) -> None:
-    device = service.device()
+def test_the_largest_stream_is_the_rule_s(roomy: LiveService) -> None:
+    device = roomy.device()
     given = device.assignment(TASK)
     config = a_config()
     rule = config.method.plan(config.layout, 0).upload
@@ -401,19 +261,8 @@ def test_the_largest_stream_is_the_rule_s(service: LiveService) -> None:
     assert reason_of(error) is Reason.OFFSET_RANGE
 
 
-@pytest.mark.parametrize("number", [64.0, -64.0])
-def test_the_largest_value_is_accepted(service: LiveService, number: float) -> None:
-    device = service.device()
-    device.submit(device.assignment(TASK), value(number))
-
-
-def test_as_many_values_as_the_rule_keeps_are_accepted(service: LiveService) -> None:
-    device = service.device()
-    device.submit(device.assignment(TASK), encoded_vector(DIM, dict.fromkeys(range(6), 1.0)))
-
-
-def test_fields_that_nobody_knows_yet_are_ignored(service: LiveService) -> None:
-    device = service.device()
+def test_fields_that_nobody_knows_yet_are_ignored(roomy: LiveService) -> None:
+    device = roomy.device()
     given = device.assignment(TASK)
     unknown = b"\xf8\x07\x01"
     header = header_for(given, PAYLOAD).SerializeToString() + unknown
@@ -421,4 +270,4 @@ def test_fields_that_nobody_knows_yet_are_ignored(service: LiveService) -> None:
         header=pb.UpdateHeader.FromString(header), payload=PAYLOAD
     ).SerializeToString()
     device.call_bytes("SubmitUpdate", request + unknown)
-    assert assignment_of(service.store, given).state == "ACCEPTED"
+    assert assignment_of(roomy.store, given).state == "ACCEPTED"
