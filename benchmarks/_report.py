@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from flasc_sim.processor import processor_name
 __all__ = [
     "DENSITIES",
     "Goal",
+    "Timings",
     "Trace",
     "interleaved",
     "machine_facts",
@@ -79,21 +81,31 @@ def sparse(trace: Trace, density: float) -> SparseVector:
     return SparseVector(dim=trace.update.size, indices=indices, values=trace.update[indices])
 
 
-def interleaved(
-    candidates: Mapping[str, Callable[[], object]], *, repeats: int = 15
-) -> dict[str, float]:
-    """Return each candidate's least CPU seconds over repeats that take turns.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Each candidate's CPU seconds in every turn."""
 
-    Taking turns lets a busy machine disturb all candidates alike, and the least is the time that
-    the work itself needs. Only ratios between candidates of one call mean anything.
-    """
-    least = dict.fromkeys(candidates, float("inf"))
+    seconds: Mapping[str, Sequence[float]]
+
+    def least(self, name: str) -> float:
+        """The time that the work itself needs."""
+        return min(self.seconds[name])
+
+    def ratio(self, name: str, other: str) -> float:
+        """The median over turns: what a busy machine does to one, it does to both."""
+        pairs = zip(self.seconds[name], self.seconds[other], strict=True)
+        return median(one / another for one, another in pairs)
+
+
+def interleaved(candidates: Mapping[str, Callable[[], object]], *, repeats: int = 15) -> Timings:
+    """Time candidates that take turns, so that a busy machine disturbs all of them alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
         for name, run in candidates.items():
             start = time.thread_time_ns()
             run()
-            least[name] = min(least[name], (time.thread_time_ns() - start) / 1e9)
-    return least
+            seconds[name].append((time.thread_time_ns() - start) / 1e9)
+    return Timings(seconds=seconds)
 
 
 def write_report(

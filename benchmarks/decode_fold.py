@@ -106,7 +106,7 @@ def row(trace: Trace, label: str, vector: SparseVector, name: str) -> Row:
     def exact_step() -> None:
         exact.add_parts(parts, 1, b"update")
 
-    seconds = interleaved(
+    timings = interleaved(
         {
             "dense_add": lambda: np.add(floats, dense, out=floats),
             "float_step": float_step,
@@ -125,16 +125,16 @@ def row(trace: Trace, label: str, vector: SparseVector, name: str) -> Row:
         "nnz": vector.nnz,
         "encoding": name,
         **{
-            f"{what}_ns_per_nonzero": seconds[what] / vector.nnz * 1e9
-            for what in seconds
+            f"{what}_ns_per_nonzero": timings.least(what) / vector.nnz * 1e9
+            for what in timings.seconds
             if what != "dense_add"
         },
         **{
-            f"{engine}_step_of_dense_add": seconds[f"{engine}_step"] / seconds["dense_add"]
+            f"{engine}_step_of_dense_add": timings.ratio(f"{engine}_step", "dense_add")
             for engine in ENGINES
         },
-        "exact_step_of_float_step": seconds["accelerated_step"] / seconds["float_step"],
-        "updates_per_second_and_core": 1 / seconds["accelerated_step"],
+        "exact_step_of_float_step": timings.ratio("accelerated_step", "float_step"),
+        "updates_per_second_and_core": 1 / timings.least("accelerated_step"),
         # The payload itself was there before the peak is taken.
         "worker_mib": peak_bytes(exact_step) / 2**20,
         "payload_mib": len(payload) / 2**20,

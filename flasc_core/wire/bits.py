@@ -21,6 +21,8 @@ def packed_size(count: int, width: int) -> int:
 
 def pack_bits(numbers: NDArray[np.int64], width: int) -> bytes:
     """Return the lowest `width` bits, 0 to 24, of every number; unused last bits are zero."""
+    if width == 1:
+        return np.packbits(numbers & 1, bitorder="little").tobytes()
     groups = -(-numbers.size // _GROUP)
     padded = np.zeros((groups, _GROUP), dtype=np.uint32)
     padded.reshape(-1)[: numbers.size] = numbers & ((1 << width) - 1)
@@ -33,11 +35,16 @@ def pack_bits(numbers: NDArray[np.int64], width: int) -> bytes:
     return out.tobytes()[: packed_size(numbers.size, width)]
 
 
-def unpack_bits(payload: bytes, count: int, width: int) -> NDArray[np.uint32]:
+def unpack_bits(
+    payload: bytes | memoryview, count: int, width: int
+) -> NDArray[np.uint32] | NDArray[np.uint8]:
     """Return the `count` numbers that `pack_bits` wrote, from as many bytes as it wrote."""
+    if width == 1:
+        # As gaps have at a density of 1/16, in a tenth of the time.
+        return np.unpackbits(np.frombuffer(payload, np.uint8), count=count, bitorder="little")
     groups = -(-count // _GROUP)
     # A word is read at the byte where a number begins, which may reach past the last group.
-    padded = payload + bytes(groups * width - len(payload) + _WORD.itemsize)
+    padded = b"".join((payload, bytes(groups * width - len(payload) + _WORD.itemsize)))
     out = np.empty((groups, _GROUP), dtype=np.uint32)
     mask = np.uint32((1 << width) - 1)
     for member in range(_GROUP):

@@ -66,7 +66,9 @@ def deflate(parts: Sequence[bytes], search: Search = HUFFMAN) -> bytes:
     return b"".join([*out, encoder.compress(parts[-1]), encoder.flush()])
 
 
-def inflate(data: bytes, *, limit: int, field: str, engine: ModuleType = zlib) -> bytes:
+def inflate(
+    data: bytes | memoryview, *, limit: int, field: str, engine: ModuleType = zlib
+) -> bytes:
     """Return what `data` unpacks to, never holding more than `limit` bytes and one.
 
     Refuses DECOMPRESS_LIMIT beyond the limit, and MALFORMED_MESSAGE for a stream that is broken,

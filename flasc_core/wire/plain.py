@@ -51,7 +51,7 @@ PLAIN: Final = Profile(name="plain", write=_write)
 def read_dense_indices(segment: Segment) -> NDArray[np.int64]:
     """Refuses LENGTH_MISMATCH unless every coordinate has a value and none has a gap."""
     envelope = segment.envelope
-    if envelope.nnz != envelope.length or segment.packed.gaps:
+    if envelope.nnz != envelope.length or segment.blobs.get("gaps"):
         raise Refusal(
             Reason.LENGTH_MISMATCH,
             "a dense segment has as many nonzeros as coordinates, and no gaps",
@@ -63,7 +63,7 @@ def read_dense_indices(segment: Segment) -> NDArray[np.int64]:
 
 def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
     """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and INDEX_RANGE; gaps cannot go backwards."""
-    parts = segment.packed.gaps
+    parts = segment.blobs.get("gaps", ())
     if any(part[-1] & _CONTINUED for part in parts):
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last gap is cut off", field="gaps")
     gaps = read_varints(b"".join(parts), segment.envelope.nnz)
@@ -87,7 +87,7 @@ def indices_of(gaps: NDArray[np.int64], envelope: Envelope) -> NDArray[np.int64]
 def read_float32_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
     """Refuses LENGTH_MISMATCH."""
     nnz = segment.envelope.nnz
-    parts = segment.packed.values
+    parts = segment.blobs.get("values", ())
     payload = b"".join(parts)
     if any(len(part) % _FLOAT32.itemsize for part in parts):
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last value is cut off", field="values")

@@ -89,13 +89,12 @@ def read_segment(
     Refuses VALUE_FORMAT for an encoding that `limits` leaves out and for fields that do not go
     together, and whatever the readers refuse.
     """
-    envelope, packed = segment.envelope, segment.packed
-    indices = _INDICES.get((envelope.index_encoding, packed.index_compression != 0))
-    values = _VALUES.get((envelope.value_encoding, packed.value_compression != 0))
+    envelope, numbers = segment.envelope, segment.numbers
+    indices = _INDICES.get((envelope.index_encoding, numbers.index_compression != 0))
+    values = _VALUES.get((envelope.value_encoding, numbers.value_compression != 0))
     if indices is None or values is None:
         raise _mixed("a compression where none belongs, or none where one does")
-    held = {field for field in _INDEX_FIELDS | _VALUE_FIELDS if getattr(packed, field)}
-    stray = held - indices.fields - values.fields
+    stray = segment.held & (_INDEX_FIELDS | _VALUE_FIELDS) - indices.fields - values.fields
     if stray:
         raise _mixed(f"{', '.join(sorted(stray))} beside fields that replace it")
     _check_accepted(segment, limits)
@@ -105,12 +104,12 @@ def read_segment(
 
 
 def _check_accepted(segment: Segment, limits: DecodeLimits) -> None:
-    value, packed = ValueEncoding(segment.envelope.value_encoding), segment.packed
+    value, numbers = ValueEncoding(segment.envelope.value_encoding), segment.numbers
     if value is ValueEncoding.INT8_POW2:
         # Its bits show in its numbers alone: their reader checks them.
         return
     is_plain = value is ValueEncoding.FLOAT32 and not (
-        packed.index_compression or packed.value_compression
+        numbers.index_compression or numbers.value_compression
     )
     compression = Compression.NONE if is_plain else Compression.DEFLATE
     limits.check(Encoding(value=value, compression=compression))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
-from flasc_core.wire.arrays import with_packed_arrays
+from flasc_core.wire.contents import Blob, take_apart
 from flasc_core.wire.limits import SEGMENT_NNZ
 
 __all__ = ["Envelope", "Piece", "Profile", "Segment", "cut", "open_segment"]
@@ -72,12 +72,27 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A parsed segment: what it says of itself, and all of it."""
+    """A segment taken apart: what it says of itself, and its fields.
+
+    Of `numbers` only the fields that are numbers are set. `blobs` are the others by name, where
+    they stand in the payload: of an array all its packed parts, of any other the one.
+    """
 
     envelope: Envelope
-    packed: packed_update_pb2.PackedSegment
+    numbers: packed_update_pb2.PackedSegment
+    blobs: Mapping[str, Sequence[Blob]]
     # See DecodeLimits.
     was_read: bool
+
+    def blob(self, name: str) -> Blob:
+        """What a field holds that is no array."""
+        return self.blobs[name][0] if name in self.blobs else b""
+
+    @property
+    def held(self) -> set[str]:
+        """The names of all fields but those that are zero or empty."""
+        blobs = {name for name, parts in self.blobs.items() if any(parts)}
+        return blobs | {field.name for field, _ in self.numbers.ListFields()}
 
 
 def cut(vector: SparseVector) -> Iterator[Piece]:
@@ -87,7 +102,7 @@ def cut(vector: SparseVector) -> Iterator[Piece]:
         yield Piece(indices=vector.indices[part], values=vector.values[part])
 
 
-def open_segment(data: bytes, *, dim: int, was_read: bool) -> Segment:
+def open_segment(data: memoryview, *, dim: int, was_read: bool) -> Segment:
     """Parse one segment and check its envelope, in time that its bytes bound, not its claims.
 
     Refuses MALFORMED_MESSAGE, FIELD_REQUIRED, FIELD_RANGE, UNKNOWN_ENUM, LENGTH_MISMATCH and
@@ -99,19 +114,20 @@ def open_segment(data: bytes, *, dim: int, was_read: bool) -> Segment:
             f"a segment has at most {_MAX_BYTES} bytes, not {len(data)}",
             max_bytes=_MAX_BYTES,
         )
+    message, blobs = take_apart(data)
     try:
-        packed = packed_update_pb2.PackedSegment.FromString(with_packed_arrays(data))
+        numbers = packed_update_pb2.PackedSegment.FromString(message)
     except DecodeError as error:
         raise Refusal(Reason.MALFORMED_MESSAGE, "a segment is no SparseSegment") from error
     envelope = Envelope(
-        start=packed.start,
-        length=packed.length,
-        nnz=packed.nnz,
-        index_encoding=packed.index_encoding,
-        value_encoding=packed.value_encoding,
+        start=numbers.start,
+        length=numbers.length,
+        nnz=numbers.nnz,
+        index_encoding=numbers.index_encoding,
+        value_encoding=numbers.value_encoding,
     )
     _check_envelope(envelope, dim)
-    return Segment(envelope=envelope, packed=packed, was_read=was_read)
+    return Segment(envelope=envelope, numbers=numbers, blobs=blobs, was_read=was_read)
 
 
 def _check_envelope(envelope: Envelope, dim: int) -> None:

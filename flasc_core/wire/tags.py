@@ -72,6 +72,9 @@ def read_field(message: bytes | memoryview, at: int) -> Field:
 
 def _varint(message: bytes | memoryview, at: int, longest: int) -> tuple[int, int]:
     """Return the number, and where it ends."""
+    if at < len(message) and message[at] < _CONTINUED:
+        # Most are one byte.
+        return message[at], at + 1
     value = 0
     for place in range(longest):
         if at + place == len(message):

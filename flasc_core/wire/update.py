@@ -93,7 +93,7 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
     _check_update(update, segments, limits)
     end = nnz = 0
     for data in segments:
-        segment = open_segment(bytes(data), dim=limits.dim, was_read=limits.was_read)
+        segment = open_segment(data, dim=limits.dim, was_read=limits.was_read)
         if segment.envelope.start < end:
             raise Refusal(
                 Reason.SEGMENT_ORDER,

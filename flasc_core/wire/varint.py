@@ -38,7 +38,7 @@ def write_varints(numbers: NDArray[np.int64]) -> bytes:
     return np.insert(out, np.concatenate(places), np.concatenate(octets)).tobytes()
 
 
-def read_varints(payload: bytes, count: int) -> NDArray[np.int64]:
+def read_varints(payload: bytes | memoryview, count: int) -> NDArray[np.int64]:
     """Return the `count` numbers that `payload` holds.
 
     Refuses LENGTH_MISMATCH unless it holds exactly that many, MALFORMED_MESSAGE for a varint that

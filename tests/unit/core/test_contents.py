@@ -1,4 +1,4 @@
-"""A segment in the form that encoders write says what it said in any other."""
+"""What a segment is taken apart into is what protobuf's own class reads of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flasc_core.errors import Reason, Refusal
+from flasc_core.pb.internal.v1.packed_update_pb2 import PackedSegment
 from flasc_core.pb.v1.sparse_update_pb2 import SparseSegment
-from flasc_core.wire.arrays import MAX_FIELDS, with_packed_arrays
+from flasc_core.wire.contents import MAX_FIELDS, take_apart
 
 GAP, LONG_GAP, VALUE = b"\x30\x01", b"\x30\x83\x05", b"\x3d\x00\x00\x80\x3f"
 PIECES = (
@@ -37,6 +38,15 @@ PIECES = (
 )
 
 
+def put_together(segment: bytes) -> bytes:
+    """The segment again, as an encoder writes it."""
+    message, blobs = take_apart(memoryview(segment))
+    arrays = {name: list(map(bytes, blobs.get(name, ()))) for name in ("gaps", "values")}
+    others = {name: bytes(parts[0]) for name, parts in blobs.items() if name not in arrays}
+    packed = PackedSegment(**arrays, **others)  # type: ignore[arg-type]
+    return message + packed.SerializeToString()
+
+
 @settings(max_examples=500)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
 @example(GAP * 300 + LONG_GAP * 300 + VALUE * 300)
@@ -44,16 +54,14 @@ PIECES = (
 def test_protobufs_own_class_reads_the_same_of_it(segment: bytes) -> None:
     expected = SparseSegment.FromString(segment)
     expected.DiscardUnknownFields()
-    packed = with_packed_arrays(segment)
-    assert SparseSegment.FromString(packed) == expected
-    assert with_packed_arrays(packed) is packed
+    assert SparseSegment.FromString(put_together(segment)) == expected
 
 
 @settings(max_examples=500)
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=4), max_size=6).map(b"".join))
 def test_of_any_bytes_it_makes_what_protobuf_makes(segment: bytes) -> None:
     try:
-        packed = with_packed_arrays(segment)
+        packed = put_together(segment)
     except Refusal:
         return
     try:
@@ -67,17 +75,20 @@ def test_of_any_bytes_it_makes_what_protobuf_makes(segment: bytes) -> None:
     assert SparseSegment.FromString(packed) == expected
 
 
-def test_what_encoders_write_is_not_copied() -> None:
-    segment = SparseSegment(start=1, length=9, nnz=2, gaps=[1, 2], values=[1.0, 2.0])
+def test_byte_strings_stay_where_they_stand_in_the_payload() -> None:
+    segment = SparseSegment(start=1, length=9, nnz=2, gaps=[1, 2], values=[1.0, 2.0], gap_low=b"a")
     written = segment.SerializeToString()
-    assert with_packed_arrays(written) is written
+    _, blobs = take_apart(memoryview(written))
+    views = [part for parts in blobs.values() for part in parts]
+    assert len(views) == 3
+    assert all(isinstance(part, memoryview) and part.obj is written for part in views)
 
 
 @pytest.mark.parametrize(
     ("piece", "fields"), [(b"\x32\x01\x00", 1), (b"\xa0\x06\x01", 1), (GAP * 9 + VALUE * 9, 2)]
 )
 def test_more_fields_than_any_segment_has_are_refused(piece: bytes, fields: int) -> None:
-    with_packed_arrays(piece * (MAX_FIELDS // fields))
+    take_apart(memoryview(piece * (MAX_FIELDS // fields)))
     with pytest.raises(Refusal, match="fields") as refusal:
-        with_packed_arrays(piece * (MAX_FIELDS // fields + 1))
+        take_apart(memoryview(piece * (MAX_FIELDS // fields + 1)))
     assert refusal.value.reason is Reason.FIELD_RANGE
