@@ -25,16 +25,19 @@ from client_sdk._errors import (
     UpdateRejected,
 )
 from client_sdk._retry import CALL_RETRIES, SESSION_RETRIES, RetryPolicy
+from client_sdk._rpc import CALL_LIMITS, CallLimits
 from client_sdk.events import Event
 from client_sdk.participant import Participant
 from client_sdk.results import StepOutcome, StepResult, Summary
 from client_sdk.trainer import Evaluation, Trainer, TrainingPlan, TrainingResult
 
 __all__ = [
+    "CALL_LIMITS",
     "CALL_RETRIES",
     "SESSION_RETRIES",
     "AssignmentOver",
     "BaseModelMismatch",
+    "CallLimits",
     "ConnectionFailed",
     "Evaluation",
     "Event",

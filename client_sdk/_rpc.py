@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Final, TypeVar
 
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 from client_sdk._errors import translate
 from flasc_core.pb.v1 import device_service_pb2 as pb
 
-__all__ = ["CLIENT_VERSION", "DeviceService", "open_channel"]
+__all__ = ["CALL_LIMITS", "CLIENT_VERSION", "CallLimits", "DeviceService", "open_channel"]
 
 _DISTRIBUTION: Final = "flasc-service"
 
@@ -42,17 +43,32 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 30_000),
 )
 
-# A small call's limit; transfers get more by their size, down to the slowest link worth using.
-_CALL_SECONDS: Final = 30.0
-# Of the last call of a device that is told to stop, which systems kill when they lose patience.
-_LEAVING_SECONDS: Final = 5.0
-# How often a call that takes long looks whether it should go on.
-_LOOK_SECONDS: Final = 0.5
+# The slowest link worth using.
 _SLOWEST_BYTES_PER_SECOND: Final = 16 * 1024
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
 _Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """How long one attempt of a call may take.
+
+    `call_seconds` are a small call's; transfers get more by their size. `leaving_seconds` are those
+    of the last call of a device that is told to stop, which systems kill when they lose patience.
+    Every `look_seconds` a call that takes long looks whether it should go on.
+    """
+
+    call_seconds: float = 30.0
+    leaving_seconds: float = 5.0
+    look_seconds: float = 0.5
+
+    def transfer_seconds(self, size_bytes: int) -> float:
+        return self.call_seconds + size_bytes / _SLOWEST_BYTES_PER_SECOND
+
+
+CALL_LIMITS: Final = CallLimits()
 
 
 def open_channel(
@@ -75,7 +91,12 @@ class DeviceService:
     """
 
     def __init__(
-        self, channel: grpc.Channel, *, credential: str, check_stopped: Callable[[], None]
+        self,
+        channel: grpc.Channel,
+        credential: str,
+        *,
+        limits: CallLimits,
+        check_stopped: Callable[[], None],
     ) -> None:
         if not credential or not credential.isascii() or not credential.isprintable():
             raise ValueError(
@@ -84,24 +105,28 @@ class DeviceService:
             )
         self._channel = channel
         self._metadata = (("authorization", f"Bearer {credential}"),)
+        self._limits = limits
         self._check_stopped = check_stopped
 
     def check_in(self, request: pb.CheckInRequest) -> pb.CheckInResponse:
-        return self._unary("CheckIn", request, pb.CheckInResponse, _CALL_SECONDS)
+        return self._unary("CheckIn", request, pb.CheckInResponse)
 
     def report_outcome(self, request: pb.ReportOutcomeRequest) -> pb.ReportOutcomeResponse:
-        return self._unary("ReportOutcome", request, pb.ReportOutcomeResponse, _CALL_SECONDS)
+        return self._unary("ReportOutcome", request, pb.ReportOutcomeResponse)
 
     def leave(self, request: pb.ReportOutcomeRequest) -> None:
-        """Report as the last thing, within 5 seconds; to be stopped is what this is for."""
+        """Report as the last thing, soon; to be stopped is what this is for."""
+        seconds = self._limits.leaving_seconds
         with _translated():
-            self._begin(
-                "ReportOutcome", request, pb.ReportOutcomeResponse, _LEAVING_SECONDS
-            ).result()
+            self._begin("ReportOutcome", request, pb.ReportOutcomeResponse, seconds).result()
 
     def submit_update(self, request: pb.SubmitUpdateRequest) -> pb.SubmitUpdateResponse:
-        seconds = _transfer_seconds(request.header.payload_size_bytes)
-        return self._unary("SubmitUpdate", request, pb.SubmitUpdateResponse, seconds)
+        return self._unary(
+            "SubmitUpdate",
+            request,
+            pb.SubmitUpdateResponse,
+            size_bytes=request.header.payload_size_bytes,
+        )
 
     def stream_update(
         self, parts: Iterable[pb.StreamUpdateRequest], *, size_bytes: int
@@ -111,12 +136,12 @@ class DeviceService:
             request_serializer=pb.StreamUpdateRequest.SerializeToString,
             response_deserializer=pb.StreamUpdateResponse.FromString,
         )
-        seconds = _transfer_seconds(size_bytes)
+        seconds = self._limits.transfer_seconds(size_bytes)
         with _translated():
             return self._answer(call.future(iter(parts), timeout=seconds, metadata=self._metadata))
 
     def query_upload(self, request: pb.QueryUploadRequest) -> pb.QueryUploadResponse:
-        return self._unary("QueryUpload", request, pb.QueryUploadResponse, _CALL_SECONDS)
+        return self._unary("QueryUpload", request, pb.QueryUploadResponse)
 
     def download_adapter(
         self, request: pb.DownloadAdapterRequest, *, size_bytes: int
@@ -127,10 +152,9 @@ class DeviceService:
             request_serializer=pb.DownloadAdapterRequest.SerializeToString,
             response_deserializer=pb.DownloadAdapterResponse.FromString,
         )
+        seconds = self._limits.transfer_seconds(size_bytes)
         with _translated():
-            responses = call(
-                request, timeout=_transfer_seconds(size_bytes), metadata=self._metadata
-            )
+            responses = call(request, timeout=seconds, metadata=self._metadata)
             try:
                 while (response := self._answer(_next_of(responses))) is not None:
                     yield response
@@ -140,8 +164,9 @@ class DeviceService:
                 responses.cancel()
 
     def _unary(
-        self, name: str, request: _Request, response: type[_Response], seconds: float
+        self, name: str, request: _Request, response: type[_Response], *, size_bytes: int = 0
     ) -> _Response:
+        seconds = self._limits.transfer_seconds(size_bytes)
         with _translated():
             return self._answer(self._begin(name, request, response, seconds))
 
@@ -158,7 +183,7 @@ class DeviceService:
         try:
             while True:
                 try:
-                    return under_way.result(timeout=_LOOK_SECONDS)
+                    return under_way.result(timeout=self._limits.look_seconds)
                 except (grpc.FutureTimeoutError, TimeoutError):
                     self._check_stopped()
         finally:
@@ -186,10 +211,6 @@ def _next_of(
 def _path(name: str) -> str:
     service = pb.DESCRIPTOR.services_by_name["DeviceService"]
     return f"/{service.full_name}/{service.methods_by_name[name].name}"
-
-
-def _transfer_seconds(size_bytes: int) -> float:
-    return _CALL_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
 
 
 @contextmanager

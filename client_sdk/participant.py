@@ -39,7 +39,7 @@ from client_sdk._errors import (
 )
 from client_sdk._pauses import Pauses
 from client_sdk._retry import CALL_RETRIES, SESSION_RETRIES, Retrier, RetryPolicy
-from client_sdk._rpc import CLIENT_VERSION, DeviceService, open_channel
+from client_sdk._rpc import CALL_LIMITS, CLIENT_VERSION, CallLimits, DeviceService, open_channel
 from client_sdk._state import PendingUpdate, StateFolder
 from client_sdk._task import Task
 from client_sdk._work import StopRequested, Worker
@@ -55,7 +55,6 @@ _log = logging.getLogger(__name__)
 # In a row; a device whose work fails again and again would only use up places in rounds.
 _MAX_FAILURES: Final = 3
 _MAX_DETAIL_CHARACTERS: Final = 500
-
 
 _TOOK_PART: Final = frozenset({StepOutcome.UPDATED, StepOutcome.EVALUATED})
 _ENDED: Final = frozenset({StepOutcome.FINISHED, StepOutcome.STOPPED})
@@ -81,6 +80,7 @@ class Participant:
         tls_root_certificates: bytes | None = None,
         insecure: bool = False,
         on_event: Callable[[Event], None] | None = None,
+        call_limits: CallLimits = CALL_LIMITS,
         call_retries: RetryPolicy = CALL_RETRIES,
         session_retries: RetryPolicy = SESSION_RETRIES,
         sleep: Callable[[float], None] | None = None,
@@ -109,7 +109,7 @@ class Participant:
             )
             opened.callback(self._channel.close)
             self._service: Final = DeviceService(
-                self._channel, credential=credential, check_stopped=self._check_stopped
+                self._channel, credential, limits=call_limits, check_stopped=self._check_stopped
             )
             # Nothing has failed: they stay open.
             opened.pop_all()
@@ -142,8 +142,8 @@ class Participant:
         """End run() or step() soon, from any thread or a signal's handler.
 
         Training ends after its current step, a call within a second, and giving back the place in
-        the round takes 5 seconds at most; an evaluation goes on to its end. What is not handed in
-        stays.
+        the round takes 5 seconds at most, or what `call_limits` says; an evaluation goes on to its
+        end. What is not handed in stays.
         """
         self._is_stopping = True
         self._wake.put(None)

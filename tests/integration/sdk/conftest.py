@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client_sdk import Event, Participant, _rpc
+from client_sdk import CallLimits, Event, Participant
 from flasc_core.layout import Role
 from flasc_core.methods import KeepLargest, UploadRule
 from flasc_core.sparse import SparseVector
@@ -34,13 +34,6 @@ class Time:
 
     def now(self) -> float:
         return sum(self.slept)
-
-
-@pytest.fixture(autouse=True)
-def _a_busy_machine_is_no_dead_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a device tells as it leaves is told once, within a limit made for real devices."""
-    monkeypatch.setattr(_rpc, "_CALL_SECONDS", PATIENCE_SECONDS)
-    monkeypatch.setattr(_rpc, "_LEAVING_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -85,6 +78,10 @@ def join(
             "state_folder": tmp_path / "state",
             "insecure": True,
             "on_event": events.append,
+            # A busy machine is no dead link.
+            "call_limits": CallLimits(
+                call_seconds=PATIENCE_SECONDS, leaving_seconds=PATIENCE_SECONDS
+            ),
             "sleep": time.sleep,
             "clock": time.now,
             "rng": Random(3),

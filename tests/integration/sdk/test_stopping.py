@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from client_sdk import Event, Participant, StepOutcome, _rpc
+from client_sdk import CallLimits, Event, Participant, StepOutcome
 from client_sdk.events import Retrying, TrainingProgressed, Waiting
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.support.patience import PATIENCE_SECONDS
@@ -38,6 +38,25 @@ def test_stopping_during_training_gives_the_assignment_up(
     assert not summary.finished
     assert [outcome.outcome for outcome in peer.outcomes] == [pb.OUTCOME_GAVE_UP]
     assert peer.payloads == []
+
+
+def test_a_device_leaves_though_nobody_answers(
+    peer: Peer, join: Join, ended: threading.Event
+) -> None:
+    answers: list[bool] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, TrainingProgressed):
+            participant.stop()
+
+    peer.faults["ReportOutcome"].append(
+        Fault(first=lambda: answers.append(ended.wait(PATIENCE_SECONDS)))
+    )
+    limits = CallLimits(call_seconds=PATIENCE_SECONDS, leaving_seconds=0.1)
+    with join(on_event=stop, call_limits=limits) as participant:
+        assert participant.step().outcome is StepOutcome.STOPPED
+    assert peer.payloads == []
+    assert answers == []
 
 
 def test_stopping_while_an_update_waits_for_its_receipt_keeps_it(
@@ -107,12 +126,10 @@ def test_stop_ends_a_call_that_is_under_way(
     assert trainer.trained == 1
 
 
-def test_a_download_that_is_stopped_keeps_and_counts_what_arrives(
-    peer: Peer, join: Join, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_is_stopped_keeps_and_counts_what_arrives(peer: Peer, join: Join) -> None:
     # However slow the machine is, the message arrives before the device looks again.
-    monkeypatch.setattr(_rpc, "_LOOK_SECONDS", PATIENCE_SECONDS)
-    with join() as participant:
+    patient = CallLimits(look_seconds=PATIENCE_SECONDS)
+    with join(call_limits=patient) as participant:
         peer.on_chunk = participant.stop
         assert participant.step().outcome is StepOutcome.STOPPED
         received = participant.summary.payload_bytes_received
