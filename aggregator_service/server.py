@@ -32,7 +32,7 @@ from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 
-__all__ = ["Aggregator", "InsecureRefused", "drive", "serve", "utc_now"]
+__all__ = ["Aggregator", "InsecureRefused", "drive", "serve"]
 
 # One message holds a unary payload and its header.
 _MAX_MESSAGE_BYTES: Final = MAX_UNARY_PAYLOAD_BYTES + (64 << 10)

@@ -22,9 +22,9 @@ import numpy as np
 
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.tasks import Ending
 from aggregator_service.driver import Driver
-from aggregator_service.server import utc_now
 from aggregator_service.store import schema
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore

@@ -34,12 +34,12 @@ from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
 from aggregator_service.app.export_adapter import Export, WeightsKind, peft_name
 from aggregator_service.app.fold_updates import FoldUpdates
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.downloads import device_weights
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Encodings, Ending, Task, TaskConfig
 from aggregator_service.rpc.device_service import DOWNLOAD_CHUNK_BYTES
-from aggregator_service.server import utc_now
 from aggregator_service.settings import ServiceSettings
 from aggregator_service.store import schema
 from aggregator_service.store.base import Store

@@ -14,10 +14,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.revoke_api_key import RevokeApiKey
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.credentials import SecretKind, claimed_id
 from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import RoundState
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.memory import MemoryBlobs
 from tests.builders import a_reservation, a_round, stored

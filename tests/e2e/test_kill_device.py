@@ -16,9 +16,9 @@ from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.enroll_device import EnrollDevice
 from aggregator_service.app.submit_update import INLINE_BYTES
 from aggregator_service.app.task_spec import MAX_UNARY_PAYLOAD_BYTES
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Ending, Task
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.open import open_blobs
 from flasc_core.methods import Flasc

@@ -23,9 +23,9 @@ import numpy as np
 
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.tasks import Ending, TaskConfig
 from aggregator_service.domain.updates import FoldProgress
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.open import open_blobs
 from flasc_core.methods import Flasc

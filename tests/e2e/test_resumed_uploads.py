@@ -19,10 +19,10 @@ from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
 from aggregator_service.app.receive_upload import PIECE_BYTES
 from aggregator_service.app.task_spec import MAX_UNARY_PAYLOAD_BYTES
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import Ending, Task
 from aggregator_service.driver import Driver
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from aggregator_service.store.open import open_blobs

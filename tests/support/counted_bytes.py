@@ -22,8 +22,8 @@ import numpy as np
 
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.enroll_device import EnrollDevice
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.tasks import BaseModel, Encodings, Ending
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Transaction
 from client_sdk import Event, Participant, StepOutcome
 from flasc_cli.demo.forwarder import CountingForwarder, SocketBytes

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task
 from aggregator_service.driver import Driver
-from aggregator_service.server import Aggregator, utc_now
+from aggregator_service.server import Aggregator
 from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore

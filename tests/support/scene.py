@@ -12,9 +12,9 @@ import numpy as np
 from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.enroll_device import EnrollDevice
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import Task
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from tests.support.one_hot import DIM, eager_policy, one_hot_config

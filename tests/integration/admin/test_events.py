@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from aggregator_service.app.steer_task import SteerTask
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import TaskState
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from tests.builders import a_round, a_task, an_adapter, an_event, stored

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from aggregator_service.app.create_task import CreateTask
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.tasks import Task
 from aggregator_service.driver import Driver
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from aggregator_service.store.memory import MemoryBlobs

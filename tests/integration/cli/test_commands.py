@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 
 from admin_api.services import MAX_PAGE
 from aggregator_service.app.steer_task import SteerTask
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.tasks import TaskState, Tier
-from aggregator_service.server import utc_now
 from flasc_cli.api import AdminApi
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.watching import states

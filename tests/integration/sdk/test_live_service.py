@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from aggregator_service.app.retract_update import RetractUpdate
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.credentials import SecretKind, claimed_id
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Task
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.folder_blobs import FolderBlobs
 from client_sdk import (

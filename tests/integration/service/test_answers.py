@@ -14,8 +14,8 @@ import pytest
 
 from aggregator_service.app.revoke_device import RevokeDevice
 from aggregator_service.app.task_spec import MAX_UNARY_PAYLOAD_BYTES
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.credentials import SecretKind, mint
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from aggregator_service.store.memory import MemoryBlobs, MemoryStore

@@ -15,9 +15,9 @@ from aggregator_service.app.advance_task import AdvanceTask
 from aggregator_service.app.check_in import Assigned, CheckIn, Query, RetryLater
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.steer_task import SteerTask
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import Ending, Task, TaskState
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason

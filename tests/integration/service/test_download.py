@@ -15,10 +15,10 @@ from aggregator_service.app.advance_task import AdvanceTask
 from aggregator_service.app.check_in import Assigned, CheckIn, Query
 from aggregator_service.app.create_task import CreateTask
 from aggregator_service.app.read_download import ReadDownload
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task
 from aggregator_service.rpc.device_service import DOWNLOAD_CHUNK_BYTES
-from aggregator_service.server import utc_now
 from aggregator_service.store.base import Store
 from aggregator_service.store.blobs import BlobStore
 from flasc_core.errors import Reason, Refusal

@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.assignments import AssignmentState, Evaluation
 from aggregator_service.domain.tasks import Ending, Task
-from aggregator_service.server import utc_now
 from flasc_core.errors import Reason
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.builders import a_policy

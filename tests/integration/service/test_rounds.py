@@ -12,12 +12,12 @@ from aggregator_service.app.abort_round import AbortRound
 from aggregator_service.app.adapter_files import load_weights
 from aggregator_service.app.open_round import OpenRound
 from aggregator_service.app.steer_task import SteerTask
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.adapters import Adapter
 from aggregator_service.domain.assignments import AssignmentState, Evaluation
 from aggregator_service.domain.rounds import AbortReason, RoundKind, RoundState
 from aggregator_service.domain.tasks import Ending, Task, TaskState
 from aggregator_service.domain.updates import UpdateState
-from aggregator_service.server import utc_now
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc
 from flasc_core.pb.v1 import device_service_pb2 as pb

@@ -16,9 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import REGISTRY
 
+from aggregator_service.clock import utc_now
 from aggregator_service.driver import Driver
 from aggregator_service.rpc.device_service import SERVICE_NAME
-from aggregator_service.server import Aggregator, InsecureRefused, drive, serve, utc_now
+from aggregator_service.server import Aggregator, InsecureRefused, drive, serve
 from aggregator_service.settings import ServiceSettings
 from aggregator_service.store.memory import MemoryBlobs, MemoryStore
 from aggregator_service.store.open import open_store

@@ -14,11 +14,11 @@ import grpc
 import numpy as np
 import pytest
 
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.assignments import AssignmentState, Evaluation, TrainingMetrics
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.domain.tasks import Encodings, UpdateLimits
 from aggregator_service.domain.updates import UpdateState
-from aggregator_service.server import utc_now
 from flasc_core.errors import Reason
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_core.methods import Flasc

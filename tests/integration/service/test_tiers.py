@@ -12,9 +12,9 @@ import pytest
 
 from aggregator_service.app.retract_update import RetractUpdate
 from aggregator_service.app.set_tier import SetTier
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.assignments import Evaluation
 from aggregator_service.domain.tasks import Tier
-from aggregator_service.server import utc_now
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import Role
 from flasc_core.methods import Flasc, PublishedHetLora, mask_composition

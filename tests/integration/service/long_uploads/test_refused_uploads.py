@@ -7,9 +7,9 @@ from uuid import UUID
 
 from aggregator_service.app.receive_upload import PIECE_BYTES
 from aggregator_service.app.report_outcome import ReportOutcome
+from aggregator_service.clock import utc_now
 from aggregator_service.domain.assignments import AssignmentState
 from aggregator_service.domain.tasks import Task
-from aggregator_service.server import utc_now
 from flasc_core.errors import Reason
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.support.device import SyntheticDevice, header_for, reason_of, stream_parts
