@@ -27,7 +27,7 @@ KeyId = Annotated[UUID, Path(examples=["7f8c1d52-3c1e-4a7b-9d5b-0e2f6a1c4b8d"])]
 
 @router.post("", status_code=201, responses=refusals(Reason.FIELD_REQUIRED, Reason.FIELD_RANGE))
 def create_key(services: ServicesDep, caller: CallerDep, new: NewApiKey) -> NewApiKeyView:
-    """Create an API key that ends no later than yours; the answer holds its secret, this once."""
+    """Create an API key that ends with yours at the latest; its secret is shown this once."""
     create = CreateApiKey(store=services.store, now=services.now)
     key, secret = create(new.name, timedelta(days=new.lifetime_days), made_by=caller)
     return NewApiKeyView(key=ApiKeyView.of(key), secret=secret)
@@ -46,5 +46,5 @@ def list_keys(
 
 @router.post("/{key_id}/revoke", responses=refusals(Reason.KEY_UNKNOWN))
 def revoke_key(services: ServicesDep, key_id: KeyId) -> ApiKeyView:
-    """Refuse the key from its next request on; repeating keeps the first time."""
+    """Refuse the key, and all that were made with it, from now on; repeating keeps the time."""
     return ApiKeyView.of(RevokeApiKey(store=services.store, now=services.now)(key_id))

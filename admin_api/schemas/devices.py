@@ -94,6 +94,10 @@ class ApiKeyView(Output):
     created_at: Time
     expires_at: Time
     revoked_at: Time | None
+    made_by: Id | None = Field(
+        description="The API key that it was made with, and ends with; null for one that was made "
+        "on the service's machine."
+    )
 
     @classmethod
     def of(cls, key: ApiKey) -> Self:
@@ -103,6 +107,7 @@ class ApiKeyView(Output):
             created_at=key.created_at,
             expires_at=key.expires_at,
             revoked_at=key.revoked_at,
+            made_by=key.made_by,
         )
 
 

@@ -1,4 +1,4 @@
-"""An API key ends before its time."""
+"""An API key ends before its time, and with it all that were made with it."""
 
 from __future__ import annotations
 

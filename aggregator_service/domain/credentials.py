@@ -72,6 +72,8 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    # The key that it was made with over REST; None for one made on the service's machine.
+    made_by: UUID | None = None
 
     def check_outlives(self, made: ApiKey) -> None:
         """Else whoever has a key for a day could have one for years."""

@@ -297,11 +297,15 @@ class Devices(Protocol):
 class ApiKeys(Protocol):
     def add(self, key: ApiKey) -> None: ...
 
-    def get(self, key_id: UUID) -> ApiKey | None: ...
+    def get(self, key_id: UUID, lock: Lock = Lock.NONE) -> ApiKey | None: ...
 
     def page(self, *, limit: int, after: UUID | None) -> Sequence[ApiKey]: ...
 
-    def revoke(self, key_id: UUID, now: datetime) -> None: ...
+    def revoke(self, key_id: UUID, now: datetime) -> None:
+        """With all keys that were made with it, and with those; ended ones keep their time.
+
+        Whoever makes one has its maker exclusively, so that none is left out.
+        """
 
 
 class Rejections(Protocol):

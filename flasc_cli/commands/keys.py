@@ -57,7 +57,7 @@ def list_keys(database_url: DatabaseOption = None, as_json: JsonOption = False) 
     if as_json:
         print_json(rows)
     else:
-        columns = ("id", "name", "created_at", "expires_at", "revoked_at")
+        columns = ("id", "name", "created_at", "expires_at", "revoked_at", "made_by")
         print_table("API keys", columns, [[row[name] for name in columns] for row in rows])
 
 
@@ -67,7 +67,7 @@ def revoke(
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End a key at once. Repeating is harmless."""
+    """End a key at once, and all keys that were made with it. Repeating is harmless."""
     from aggregator_service.app.revoke_api_key import RevokeApiKey
     from aggregator_service.clock import utc_now
     from flasc_cli import database
@@ -84,4 +84,5 @@ def _describe(key: ApiKey) -> dict[str, Json]:
         "created_at": key.created_at.isoformat(),
         "expires_at": key.expires_at.isoformat(),
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+        "made_by": str(key.made_by) if key.made_by else None,
     }

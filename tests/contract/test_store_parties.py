@@ -91,7 +91,7 @@ def test_a_device_moves_to_another_tier_and_nobody_else_does(store: Store) -> No
 
 
 def test_a_stored_api_key_is_read_back_as_it_was(store: Store) -> None:
-    key = an_api_key(revoked_at=NOW)
+    key = an_api_key(revoked_at=NOW, made_by=uuid4())
     stored(store, key)
 
     assert store.read("get", lambda tx: tx.api_keys.get(key.id)) == key
@@ -119,6 +119,26 @@ def test_revoking_an_api_key_again_keeps_the_first_time(store: Store) -> None:
     read = store.read("get", lambda tx: tx.api_keys.get(key.id))
     assert read is not None
     assert read.revoked_at == NOW + SECOND
+
+
+def test_an_api_key_ends_with_the_one_that_it_was_made_with_and_no_other_does(
+    store: Store,
+) -> None:
+    maker, other = an_api_key(), an_api_key()
+    key = an_api_key(made_by=maker.id)
+    made = an_api_key(made_by=key.id)
+    made_of_made = an_api_key(made_by=made.id)
+    ended = an_api_key(made_by=key.id, revoked_at=NOW)
+    stored(store, maker, other, key, made, made_of_made, ended)
+
+    store.run("revoke", lambda tx: tx.api_keys.revoke(key.id, NOW + SECOND))
+
+    found = store.read("page", lambda tx: tx.api_keys.page(limit=9, after=None))
+    assert {one.id: one.revoked_at for one in found} == {
+        **dict.fromkeys((maker.id, other.id), None),
+        **dict.fromkeys((key.id, made.id, made_of_made.id), NOW + SECOND),
+        ended.id: NOW,
+    }
 
 
 def test_refusals_are_counted_by_reason_and_round(store: Store) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from aggregator_service.domain.credentials import ApiKey, Device
 from aggregator_service.domain.events import Event
-from aggregator_service.store.base import DeviceCounts
+from aggregator_service.store.base import DeviceCounts, Lock
 from aggregator_service.store.memory.tables import Tables, require
 from flasc_core.errors import Reason, Refusal
 
@@ -75,7 +75,7 @@ class MemoryApiKeys:
         require(key.id not in self.tables.api_keys, f"API key {key.id} exists already")
         self.tables.api_keys[key.id] = key
 
-    def get(self, key_id: UUID) -> ApiKey | None:
+    def get(self, key_id: UUID, lock: Lock = Lock.NONE) -> ApiKey | None:
         return self.tables.api_keys.get(key_id)
 
     def page(self, *, limit: int, after: UUID | None) -> Sequence[ApiKey]:
@@ -83,9 +83,12 @@ class MemoryApiKeys:
         return [one for one in in_order if after is None or one.id > after][:limit]
 
     def revoke(self, key_id: UUID, now: datetime) -> None:
-        known = self.tables.api_keys.get(key_id)
-        if known is not None and known.revoked_at is None:
-            self.tables.api_keys[key_id] = replace(known, revoked_at=now)
+        keys = self.tables.api_keys
+        ending = {key_id} & keys.keys()
+        while ending:
+            for one in ending:
+                keys[one] = replace(keys[one], revoked_at=keys[one].revoked_at or now)
+            ending = {one.id for one in keys.values() if one.made_by in ending}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from aggregator_service.domain.credentials import ApiKey, Device
-from aggregator_service.store.base import DeviceCounts
-from aggregator_service.store.sql.statements import insert_if_absent
+from aggregator_service.store.base import DeviceCounts, Lock
+from aggregator_service.store.sql.statements import insert_if_absent, locked
 from aggregator_service.store.sql.tables import api_keys, devices
 from flasc_core.errors import Reason, Refusal
 
@@ -92,11 +92,13 @@ class SqlApiKeys:
                 created_at=key.created_at,
                 expires_at=key.expires_at,
                 revoked_at=key.revoked_at,
+                made_by=key.made_by,
             )
         )
 
-    def get(self, key_id: UUID) -> ApiKey | None:
-        row = self.connection.execute(select(api_keys).where(api_keys.c.id == key_id)).first()
+    def get(self, key_id: UUID, lock: Lock = Lock.NONE) -> ApiKey | None:
+        query = select(api_keys).where(api_keys.c.id == key_id)
+        row = self.connection.execute(locked(self.connection, query, key_id, lock)).first()
         return None if row is None else _api_key(row)
 
     def page(self, *, limit: int, after: UUID | None) -> Sequence[ApiKey]:
@@ -106,8 +108,17 @@ class SqlApiKeys:
         return [_api_key(row) for row in self.connection.execute(query)]
 
     def revoke(self, key_id: UUID, now: datetime) -> None:
-        query = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-        self.connection.execute(query.values(revoked_at=now))
+        ending = select(api_keys.c.id).where(api_keys.c.id == key_id).cte(recursive=True)
+        ending = ending.union(select(api_keys.c.id).where(api_keys.c.made_by == ending.c.id))
+        query = (
+            update(api_keys)
+            .where(api_keys.c.id.in_(select(ending.c.id)), api_keys.c.revoked_at.is_(None))
+            .values(revoked_at=now)
+            .returning(api_keys.c.id)
+        )
+        # Again for keys that were being made while this waited for their makers, which it now has.
+        while self.connection.execute(query).all():
+            pass
 
 
 def _device(row: Row[Any]) -> Device:
@@ -130,4 +141,5 @@ def _api_key(row: Row[Any]) -> ApiKey:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        made_by=row.made_by,
     )

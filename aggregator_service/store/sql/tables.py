@@ -187,6 +187,8 @@ api_keys: Final = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    # A key of this table, of which none is ever removed.
+    Column("made_by", Uuid),
     _digest("key_sha256"),
 )
 

@@ -8,7 +8,10 @@ from uuid import uuid4
 
 import pytest
 
+from aggregator_service.app.authenticate_api_key import AuthenticateApiKey
 from aggregator_service.app.authenticate_device import AuthenticateDevice
+from aggregator_service.app.create_api_key import CreateApiKey
+from aggregator_service.app.revoke_api_key import RevokeApiKey
 from aggregator_service.store.base import DeviceCounts, Store
 from flasc_core.errors import Reason, Refusal
 from tests.builders import NOW, SECOND, a_device, a_task, stored
@@ -155,6 +158,41 @@ def test_a_key_makes_none_that_outlives_it(operator: Operator) -> None:
     operator.key = as_long.json()["secret"]
     assert operator.post("/v1/keys", json={"name": "x", "lifetime_days": 30}).status_code == 422
     assert operator.post("/v1/keys", json={"name": "x", "lifetime_days": 29}).status_code == 201
+
+
+def test_a_revoked_key_takes_the_keys_along_that_were_made_with_it(operator: Operator) -> None:
+    def make(name: str) -> tuple[str, str]:
+        made = operator.post("/v1/keys", json={"name": name, "lifetime_days": 1}).json()
+        return made["key"]["id"], made["secret"]
+
+    own = operator.key
+    lent, lent_secret = make("lent")
+    operator.key = lent_secret
+    made, made_secret = make("made with it")
+    operator.key = own
+
+    operator.post(f"/v1/keys/{lent}/revoke")
+
+    keys = {key["id"]: key for key in operator.get("/v1/keys").json()["items"]}
+    assert keys[made]["made_by"] == lent
+    assert keys[made]["revoked_at"] == keys[lent]["revoked_at"] == "2026-11-22T12:00:00Z"
+    [first] = [key for key in keys.values() if key["made_by"] is None]
+    assert first["revoked_at"] is None
+    for secret in (lent_secret, made_secret):
+        operator.key = secret
+        assert operator.get("/v1/keys").status_code == 401
+
+
+def test_a_key_that_is_revoked_meanwhile_makes_none(operator: Operator) -> None:
+    store, now = operator.store, lambda: operator.at
+    key = AuthenticateApiKey(store=store, now=now)(operator.key)
+    RevokeApiKey(store=store, now=now)(key.id)
+
+    with pytest.raises(Refusal) as refused:
+        CreateApiKey(store=store, now=now)("late", timedelta(days=1), made_by=key)
+
+    assert refused.value.reason is Reason.CREDENTIAL_INVALID
+    assert len(store.read("keys", lambda tx: tx.api_keys.page(limit=9, after=None))) == 1
 
 
 @pytest.mark.parametrize(
