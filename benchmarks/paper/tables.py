@@ -115,6 +115,8 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
                 *_ALL,
                 "found-by-growth",
                 "found-by-search",
+                "flasc-r4-1-4-int4",
+                "dense-r2-int4",
                 "dense-r16-float32",
                 "flasc-1-16-float32",
             ),
