@@ -32,9 +32,10 @@ class Shrink:
         """Return the products of the vector that was measured, rounded towards zero."""
         if self.factor >> self.bits:
             return steps
-        shrunk: NDArray[np.int64] = (np.abs(steps) * self.factor) >> self.bits
-        shrunk *= np.sign(steps)
-        return shrunk
+        shrunk: NDArray[np.int64] = np.abs(steps)
+        shrunk *= self.factor
+        shrunk >>= self.bits
+        return np.negative(shrunk, out=shrunk, where=steps < 0)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -171,19 +171,28 @@ class Accumulator:
         try:
             for indices, values in parts():
                 self._check_part(indices, values, weight)
-                self._shift(indices, _weighted(values, sign * weight, shrink))
+                self._shift(indices, values, sign * weight, shrink)
                 done += 1
+                # Or they are held while the next ones are read.
+                del indices, values
         except BaseException:
             for indices, values in islice(parts(), done):
-                self._shift(indices, _weighted(values, -sign * weight, shrink))
+                self._shift(indices, values, -sign * weight, shrink)
             raise
 
-    def _shift(self, indices: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
+    def _shift(
+        self,
+        indices: NDArray[np.int64],
+        values: NDArray[np.float32],
+        weight: int,
+        shrink: Shrink,
+    ) -> None:
         for first in range(0, indices.size, _NEAR):
             near = slice(first, first + _NEAR)
+            steps = _weighted(values[near], weight, shrink)
             self._fetch(indices[near])
             # Of all ways to add the quickest, cold sums or warm, and the one without a copy.
-            np.add.at(self.sums, indices[near], steps[near])
+            np.add.at(self.sums, indices[near], steps)
 
     def _fetch(self, indices: NDArray[np.int64]) -> None:
         """Read the lines that ascending indices lie in: one sweep beats a miss for each value."""
@@ -214,13 +223,14 @@ def _shrink(parts: Parts, clip_norm: float) -> Shrink:
     norm = Norm()
     for _, values in parts():
         _check_weighted(values, 1)
-        norm.add(to_grid(values))
+        for first in range(0, values.size, _NEAR):
+            norm.add(to_grid(values[first : first + _NEAR]))
+        # Or they are held while the next ones are read.
+        del _, values
     return norm.shrink_to(int(clip_norm * _GRID))
 
 
-def _weighted(
-    values: NDArray[np.float32], weight: int, shrink: Shrink = _WHOLE
-) -> NDArray[np.int64]:
+def _weighted(values: NDArray[np.float32], weight: int, shrink: Shrink) -> NDArray[np.int64]:
     steps = shrink.apply(to_grid(values))
     if weight != 1:
         steps *= weight

@@ -15,7 +15,9 @@ import numpy as np
 
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
+from flasc_core.wire.limits import SEGMENT_NNZ
 from flasc_core.wire.tags import BYTES, FIXED32, VARINT, Field, read_field, tag_of
+from flasc_core.wire.varint import CONTINUED, MAX_VARINT
 
 __all__ = ["MAX_FIELDS", "Blob", "take_apart"]
 
@@ -33,7 +35,8 @@ _BLOBS: Final = MappingProxyType(
 )
 _UNPACKED_GAP: Final = tag_of(packed_update_pb2.PackedSegment.GAPS_FIELD_NUMBER, VARINT)
 _UNPACKED_VALUE: Final = tag_of(packed_update_pb2.PackedSegment.VALUES_FIELD_NUMBER, FIXED32)
-_ARRAYS: Final = MappingProxyType({_UNPACKED_GAP: "gaps", _UNPACKED_VALUE: "values"})
+_UNPACKED: Final = MappingProxyType({_UNPACKED_GAP: "gaps", _UNPACKED_VALUE: "values"})
+_ARRAYS: Final = frozenset(_UNPACKED.values())
 # Runs of an array's numbers under a tag each. They are possessive: in memory that does not grow.
 _RUNS: Final = MappingProxyType(
     {
@@ -41,8 +44,10 @@ _RUNS: Final = MappingProxyType(
         _UNPACKED_VALUE: re.compile(rb"(?:%c.{4})++" % _UNPACKED_VALUE, re.DOTALL),
     }
 )
-# Of a varint's byte: another one follows.
-_CONTINUED: Final = 0x80
+# What a whole segment's numbers take with a tag each, a gap being one of 32 bits.
+_LONGEST_RUNS: Final = MappingProxyType(
+    {_UNPACKED_GAP: SEGMENT_NNZ * (1 + MAX_VARINT), _UNPACKED_VALUE: SEGMENT_NNZ * 5}
+)
 
 
 def take_apart(segment: memoryview) -> tuple[bytes, Mapping[str, Sequence[Blob]]]:
@@ -69,14 +74,14 @@ def take_apart(segment: memoryview) -> tuple[bytes, Mapping[str, Sequence[Blob]]
             numbers[field.tag] = segment[field.start : field.end]
         elif field.tag in _RUNS:
             run = _packed(segment[field.start : at], field.tag)
-            blobs.setdefault(_ARRAYS[field.tag], []).append(run)
+            blobs.setdefault(_UNPACKED[field.tag], []).append(run)
         elif field.tag in _BLOBS:
             _keep(blobs, _BLOBS[field.tag], segment[field.content : field.end])
     return b"".join(numbers.values()), blobs
 
 
 def _keep(blobs: dict[str, list[Blob]], name: str, blob: Blob) -> None:
-    if name not in _ARRAYS.values():
+    if name not in _ARRAYS:
         blobs[name] = [blob]
     elif blob:
         blobs.setdefault(name, []).append(blob)
@@ -88,14 +93,23 @@ def _end_of_run(segment: memoryview, field: Field) -> int:
     return found.end() if found else field.end
 
 
-def _packed(run: memoryview, tag: int) -> bytes:
-    """Return the numbers of the run as they stand in a packed array."""
+def _packed(run: memoryview, tag: int) -> memoryview:
+    """Return the numbers of the run as they stand in a packed array.
+
+    Refuses FIELD_RANGE for what can not be those of one segment, before anything is made of it.
+    """
+    if len(run) > _LONGEST_RUNS[tag]:
+        raise Refusal(
+            Reason.FIELD_RANGE,
+            f"{_UNPACKED[tag]} of {len(run)} bytes are more than any segment has",
+            field=_UNPACKED[tag],
+        )
     octets = np.frombuffer(run, dtype=np.uint8)
     if tag == _UNPACKED_VALUE:
-        values: bytes = octets.reshape(-1, 5)[:, 1:].tobytes()
-        return values
+        return memoryview(octets.reshape(-1, 5)[:, 1:].tobytes())
     # Of the bytes that end a number every other one is a tag, from the first on.
-    ends = octets < _CONTINUED
-    is_tag = ends & (np.cumsum(ends, dtype=np.uint8) % 2 == 1)
-    gaps: bytes = octets[~is_tag].tobytes()
-    return gaps
+    ends = octets < CONTINUED
+    is_tag = np.cumsum(ends, dtype=np.uint8)
+    is_tag &= 1
+    is_tag &= ends.view(np.uint8)
+    return octets[np.equal(is_tag, 0, out=ends)].data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.internal.v1 import packed_update_pb2
 from flasc_core.pb.v1 import sparse_update_pb2
+from flasc_core.wire.contents import Blob
 from flasc_core.wire.limits import DecodeLimits
 from flasc_core.wire.segments import Envelope, Piece, Profile, Segment
-from flasc_core.wire.varint import read_varints, write_varints
+from flasc_core.wire.varint import CONTINUED, read_varints, write_varints
 
 __all__ = [
     "PLAIN",
@@ -23,8 +25,6 @@ __all__ = [
 ]
 
 _FLOAT32: Final = np.dtype("<f4")
-# Of a varint's byte: another one follows.
-_CONTINUED: Final = 0x80
 
 
 def _write(piece: Piece) -> bytes:
@@ -64,9 +64,9 @@ def read_dense_indices(segment: Segment) -> NDArray[np.int64]:
 def read_gap_indices(segment: Segment) -> NDArray[np.int64]:
     """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and INDEX_RANGE; gaps cannot go backwards."""
     parts = segment.blobs.get("gaps", ())
-    if any(part[-1] & _CONTINUED for part in parts):
+    if any(part[-1] & CONTINUED for part in parts):
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last gap is cut off", field="gaps")
-    gaps = read_varints(b"".join(parts), segment.envelope.nnz)
+    gaps = read_varints(_joined(parts), segment.envelope.nnz)
     return indices_of(gaps, segment.envelope)
 
 
@@ -85,7 +85,7 @@ def indices_of(gaps: NDArray[np.int64], envelope: Envelope) -> NDArray[np.int64]
 
 
 def read_float32_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
-    """Refuses LENGTH_MISMATCH."""
+    """Refuses LENGTH_MISMATCH and MALFORMED_MESSAGE."""
     nnz = segment.envelope.nnz
     parts = segment.blobs.get("values", ())
     payload = b"".join(parts)
@@ -97,3 +97,7 @@ def read_float32_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.f
             Reason.LENGTH_MISMATCH, f"{held} values for {nnz} nonzeros", held=held, nnz=nnz
         )
     return np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32, copy=False)
+
+
+def _joined(parts: Sequence[Blob]) -> Blob:
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -94,7 +94,7 @@ def read_segment(
     values = _VALUES.get((envelope.value_encoding, numbers.value_compression != 0))
     if indices is None or values is None:
         raise _mixed("a compression where none belongs, or none where one does")
-    stray = segment.held & (_INDEX_FIELDS | _VALUE_FIELDS) - indices.fields - values.fields
+    stray = segment.set_fields & (_INDEX_FIELDS | _VALUE_FIELDS) - indices.fields - values.fields
     if stray:
         raise _mixed(f"{', '.join(sorted(stray))} beside fields that replace it")
     _check_accepted(segment, limits)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from flasc_core.errors import Reason, Refusal
@@ -16,6 +15,7 @@ from flasc_core.pb.v1 import sparse_update_pb2
 from flasc_core.sparse import SparseVector
 from flasc_core.wire.contents import Blob, take_apart
 from flasc_core.wire.limits import SEGMENT_NNZ
+from flasc_core.wire.tags import parse
 
 __all__ = ["Envelope", "Piece", "Profile", "Segment", "cut", "open_segment"]
 
@@ -89,7 +89,7 @@ class Segment:
         return self.blobs[name][0] if name in self.blobs else b""
 
     @property
-    def held(self) -> set[str]:
+    def set_fields(self) -> set[str]:
         """The names of all fields but those that are zero or empty."""
         blobs = {name for name, parts in self.blobs.items() if any(parts)}
         return blobs | {field.name for field, _ in self.numbers.ListFields()}
@@ -114,11 +114,8 @@ def open_segment(data: memoryview, *, dim: int, was_read: bool) -> Segment:
             f"a segment has at most {_MAX_BYTES} bytes, not {len(data)}",
             max_bytes=_MAX_BYTES,
         )
-    message, blobs = take_apart(data)
-    try:
-        numbers = packed_update_pb2.PackedSegment.FromString(message)
-    except DecodeError as error:
-        raise Refusal(Reason.MALFORMED_MESSAGE, "a segment is no SparseSegment") from error
+    fields, blobs = take_apart(data)
+    numbers = parse(packed_update_pb2.PackedSegment, fields)
     envelope = Envelope(
         start=numbers.start,
         length=numbers.length,

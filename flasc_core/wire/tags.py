@@ -6,11 +6,16 @@ know, and holds many times the bytes of a message that is nothing but short fiel
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from flasc_core.errors import Reason, Refusal
+from flasc_core.wire.varint import CONTINUED
 
-__all__ = ["BYTES", "FIXED32", "VARINT", "Field", "read_field", "tag_of"]
+__all__ = ["BYTES", "FIXED32", "VARINT", "Field", "parse", "read_field", "tag_of"]
+
+_Message = TypeVar("_Message", bound=Message)
 
 VARINT: Final = 0
 BYTES: Final = 2
@@ -18,7 +23,6 @@ FIXED32: Final = 5
 _FIXED64: Final = 1
 _WIDTHS: Final = {_FIXED64: 8, FIXED32: 4}
 _GROUPS: Final = frozenset({3, 4})
-_CONTINUED: Final = 0x80
 _WIRE_TYPE: Final = 0x07
 _LARGEST_TAG: Final = 2**32 - 1
 # In bytes.
@@ -70,9 +74,18 @@ def read_field(message: bytes | memoryview, at: int) -> Field:
     return Field(tag, at, content, end)
 
 
+def parse(kind: type[_Message], fields: bytes) -> _Message:
+    """Return the message of fields that were read. Refuses MALFORMED_MESSAGE."""
+    try:
+        return kind.FromString(fields)
+    except DecodeError as error:
+        # No runtime is known to find a mistake that `read_field` lets pass.
+        raise _malformed(str(error)) from error
+
+
 def _varint(message: bytes | memoryview, at: int, longest: int) -> tuple[int, int]:
     """Return the number, and where it ends."""
-    if at < len(message) and message[at] < _CONTINUED:
+    if at < len(message) and message[at] < CONTINUED:
         # Most are one byte.
         return message[at], at + 1
     value = 0
@@ -80,8 +93,8 @@ def _varint(message: bytes | memoryview, at: int, longest: int) -> tuple[int, in
         if at + place == len(message):
             raise _malformed("a field is cut off")
         byte = message[at + place]
-        value |= (byte & ~_CONTINUED) << 7 * place
-        if byte < _CONTINUED:
+        value |= (byte & ~CONTINUED) << 7 * place
+        if byte < CONTINUED:
             return value, at + place + 1
     raise _malformed(f"a varint has more than {longest} bytes")
 

@@ -9,7 +9,6 @@ from io import BytesIO
 from typing import Final, TypeAlias
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from flasc_core.errors import Reason, Refusal
@@ -22,7 +21,7 @@ from flasc_core.wire.plain import PLAIN
 from flasc_core.wire.profiles import profile_for
 from flasc_core.wire.readers import read_segment
 from flasc_core.wire.segments import Profile, Segment, cut, open_segment
-from flasc_core.wire.tags import BYTES, read_field, tag_of
+from flasc_core.wire.tags import BYTES, parse, read_field, tag_of
 
 __all__ = ["Part", "decode", "decode_segments", "encode"]
 
@@ -63,8 +62,7 @@ def decode(payload: bytes | memoryview, limits: DecodeLimits) -> SparseVector:
     """Read a serialized SparseUpdate of any profile.
 
     Whatever the bytes, this returns a vector within `limits` or raises Refusal, in time and memory
-    that the payload's own length and the limits bound. Unknown fields are ignored. The vector may
-    share memory with the payload.
+    that the payload's own length and the limits bound. Unknown fields are ignored.
     """
     parts = deque(decode_segments(payload, limits))
     if len(parts) == 1:
@@ -86,8 +84,9 @@ def decode(payload: bytes | memoryview, limits: DecodeLimits) -> SparseVector:
 def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterator[Part]:
     """Yield the indices and values of one segment after another, as `decode` would join them.
 
-    Only one segment is held at a time beside the payload, which is not copied. A refusal may come
-    after any of them: what was done with those before it is to be undone.
+    Only one segment is held at a time beside the payload, which is not copied, as long as its part
+    is let go before the next one. Arrays may be read-only. A refusal may come after any of them:
+    what was done with those before it is to be undone.
     """
     update, segments = _open_update(memoryview(payload), limits)
     _check_update(update, segments, limits)
@@ -105,8 +104,10 @@ def decode_segments(payload: bytes | memoryview, limits: DecodeLimits) -> Iterat
         nnz += segment.envelope.nnz
         if nnz > limits.max_nnz:
             raise _over_budget(limits)
-        # Kept under no name, or it would still be held while the next one is read.
-        yield _read_part(segment, limits)
+        part = [_read_part(segment, limits)]
+        # Neither has a name here any more while the next one is read.
+        del segment
+        yield part.pop()
     if nnz < limits.min_nnz:
         raise _over_budget(limits)
 
@@ -133,11 +134,7 @@ def _open_update(
         elif field.wire_type != BYTES:
             # Which leaves out only what nobody knows. The last one counts.
             others[field.tag] = payload[field.start : field.end]
-    try:
-        update = packed_update_pb2.PackedUpdate.FromString(b"".join(others.values()))
-    except DecodeError as error:
-        raise Refusal(Reason.MALFORMED_MESSAGE, "the payload is no SparseUpdate") from error
-    return update, segments
+    return parse(packed_update_pb2.PackedUpdate, b"".join(others.values())), segments
 
 
 def _read_part(segment: Segment, limits: DecodeLimits) -> Part:

@@ -9,31 +9,32 @@ from numpy.typing import NDArray
 
 from flasc_core.errors import Reason, Refusal
 
-__all__ = ["MAX_VARINT", "read_varints", "write_varints"]
+__all__ = ["CONTINUED", "MAX_VARINT", "read_varints", "write_varints"]
 
-_MORE: Final = 0x80
+# Of a varint's byte: another one follows.
+CONTINUED: Final = 0x80
 _BITS: Final = 0x7F
 # A 32-bit number takes five bytes of seven bits at most.
 MAX_VARINT: Final = 5
 # Bytes that are taken apart at once: numbers of five bytes, whose places take 60 bytes each, then
-# need less than a mebibyte, and those of two are read faster than in larger chunks.
-_CHUNK: Final = 1 << 14
+# need less than half a mebibyte, and those of two are read faster than in larger chunks.
+_CHUNK: Final = 1 << 13
 
 
 def write_varints(numbers: NDArray[np.int64]) -> bytes:
     """Return numbers in [0, 2**32) as the payload of a packed `repeated uint32`."""
     out = numbers.astype(np.uint8)
-    if not numbers.size or int(numbers.max()) < _MORE:
+    if not numbers.size or int(numbers.max()) < CONTINUED:
         return out.tobytes()
     # Most numbers take one byte: what the others have beyond their first is put in between.
-    at = np.flatnonzero(numbers >= _MORE)
+    at = np.flatnonzero(numbers >= CONTINUED)
     rest = numbers[at] >> 7
-    out[at] |= _MORE
+    out[at] |= CONTINUED
     places, octets = [], []
     while rest.size:
-        more = rest >= _MORE
+        more = rest >= CONTINUED
         places.append(at + 1)
-        octets.append(np.where(more, rest | _MORE, rest).astype(np.uint8))
+        octets.append(np.where(more, rest | CONTINUED, rest).astype(np.uint8))
         at, rest = at[more], rest[more] >> 7
     return np.insert(out, np.concatenate(places), np.concatenate(octets)).tobytes()
 
@@ -45,9 +46,9 @@ def read_varints(payload: bytes | memoryview, count: int) -> NDArray[np.int64]:
     is cut off or too long, and INDEX_RANGE for a number of 2**32 or more.
     """
     octets = np.frombuffer(payload, dtype=np.uint8)
-    if octets.size and octets[-1] & _MORE:
+    if octets.size and octets[-1] & CONTINUED:
         raise Refusal(Reason.MALFORMED_MESSAGE, "the last varint is cut off", field="gaps")
-    held = int(np.count_nonzero(octets < _MORE))
+    held = int(np.count_nonzero(octets < CONTINUED))
     if held != count:
         raise Refusal(
             Reason.LENGTH_MISMATCH, f"{held} gaps for {count} nonzeros", held=held, nnz=count
@@ -70,14 +71,14 @@ def _whole(octets: NDArray[np.uint8], end: int) -> int:
     if end >= octets.size:
         return octets.size
     for whole in range(end, end - MAX_VARINT, -1):
-        if octets[whole - 1] < _MORE:
+        if octets[whole - 1] < CONTINUED:
             return whole
     raise Refusal(Reason.MALFORMED_MESSAGE, "a varint has more than 5 bytes", field="gaps")
 
 
 def _read_chunk(octets: NDArray[np.uint8], out: NDArray[np.int64]) -> int:
     """Write the chunk's numbers to the front of `out`; return how many."""
-    last = octets < _MORE
+    last = octets < CONTINUED
     continued = np.flatnonzero(~last)
     count = octets.size - continued.size
     numbers = out[:count]
