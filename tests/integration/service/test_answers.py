@@ -284,7 +284,7 @@ class TestTheServiceItself:
                 assert details_of(error).retry_delay is not None
                 # What it held is free again: an upload of the whole budget is read to its end.
                 error = refused(send, given, bytes(budget))
-                assert reason_of(error) is Reason.FIELD_RANGE
+                assert reason_of(error) is Reason.MALFORMED_MESSAGE
 
     def test_a_stream_that_stalls_is_ended(self) -> None:
         store, blobs = MemoryStore(), MemoryBlobs()
