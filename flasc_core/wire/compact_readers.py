@@ -34,7 +34,7 @@ _Scalar = TypeVar("_Scalar", bound=np.integer)
 
 
 def read_compact_gap_indices(segment: Segment) -> NDArray[np.int64]:
-    """Refuses FIELD_RANGE, LENGTH_MISMATCH, MALFORMED_MESSAGE, DECOMPRESS_LIMIT, INDEX_RANGE."""
+    """Refuses FIELD_RANGE, LENGTH_MISMATCH, INDEX_RANGE, and what unpacking refuses."""
     nnz, shift = segment.envelope.nnz, segment.numbers.gap_shift
     if shift > MAX_SHIFT:
         raise Refusal(
@@ -53,17 +53,17 @@ def read_compact_gap_indices(segment: Segment) -> NDArray[np.int64]:
 
 
 def read_compact_float32_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
-    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and DECOMPRESS_LIMIT."""
+    """Refuses LENGTH_MISMATCH, and what unpacking refuses."""
     return _read_numbers(segment, np.dtype("<u4")).astype(np.uint32, copy=False).view(np.float32)
 
 
 def read_bfloat16_values(segment: Segment, _limits: DecodeLimits) -> NDArray[np.float32]:
-    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE and DECOMPRESS_LIMIT."""
+    """Refuses LENGTH_MISMATCH, and what unpacking refuses."""
     return from_bfloat16(_read_numbers(segment, np.dtype("<u2")).astype(np.uint16, copy=False))
 
 
 def read_pow2_values(segment: Segment, limits: DecodeLimits) -> NDArray[np.float32]:
-    """Refuses LENGTH_MISMATCH, MALFORMED_MESSAGE, DECOMPRESS_LIMIT, FIELD_RANGE, VALUE_RANGE.
+    """Refuses LENGTH_MISMATCH, FIELD_RANGE, VALUE_RANGE, and what unpacking refuses.
 
     And VALUE_FORMAT for numbers of more bits than `limits` accept.
     """
@@ -124,6 +124,7 @@ def _read_numbers(segment: Segment, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar
 
 
 def _unpack(segment: Segment, compression: int, field: str, limit: int) -> Blob:
+    """Refuses MALFORMED_MESSAGE, DECOMPRESS_LIMIT, VALUE_FORMAT and UNKNOWN_ENUM."""
     data = segment.blob(field)
     if compression == pb.COMPRESSION_NONE:
         return data

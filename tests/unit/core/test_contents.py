@@ -41,9 +41,11 @@ PIECES = (
 def put_together(segment: bytes) -> bytes:
     """The segment again, as an encoder writes it."""
     message, blobs = take_apart(memoryview(segment))
-    arrays = {name: list(map(bytes, blobs.get(name, ()))) for name in ("gaps", "values")}
-    others = {name: bytes(parts[0]) for name, parts in blobs.items() if name not in arrays}
-    packed = PackedSegment(**arrays, **others)  # type: ignore[arg-type]
+    packed = PackedSegment(
+        gaps=map(bytes, blobs.get("gaps", ())), values=map(bytes, blobs.get("values", ()))
+    )
+    for name in blobs.keys() - {"gaps", "values"}:
+        setattr(packed, name, bytes(blobs[name][0]))
     return message + packed.SerializeToString()
 
 

@@ -46,10 +46,10 @@ def test_a_run_goes_on_from_its_last_checkpoint_and_not_from_the_start(tmp_path:
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     result = finished(tmp_path).result()
 
-    def never() -> None:
+    def never() -> Workload:
         raise AssertionError("there is nothing left to load for")
 
-    assert run(a_run(), never, RunFolder(path=tmp_path)) == result  # type: ignore[arg-type]
+    assert run(a_run(), never, RunFolder(path=tmp_path)) == result
 
 
 def test_a_folder_with_other_settings_is_refused_and_unchanged(tmp_path: Path) -> None:
