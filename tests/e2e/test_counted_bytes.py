@@ -19,20 +19,19 @@ from aggregator_service.store import schema
 from aggregator_service.store.open import open_blobs, open_store
 from flasc_core.wire import Encoding
 from tests.support.certificates import issue_certificates
-from tests.support.counted_bytes import CONNECTED, SCENES, STAYING, Counted, count_bytes
+from tests.support.counted_bytes import (
+    CONNECTED,
+    ROUNDS_FOR_A_HANDSHAKE,
+    SCENES,
+    STAYING,
+    Counted,
+    count_bytes,
+)
 from tests.support.live import live_service
 
 ENCODINGS: Final[Mapping[str, Encoding]] = MappingProxyType(
     {"plain": Encoding.parse("plain"), "compact": COMPACT}
 )
-# Of these, who call little for little, a TLS handshake may take more than 2 % and 1 KiB per call.
-BEYOND_THE_BOUND_UNDER_TLS: Final = {
-    "unary, refused",
-    "unary, repeated",
-    "training failed",
-    STAYING[1],
-    STAYING[2],
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +77,14 @@ def test_the_socket_carries_all_of_it_and_little_more(fleet: Fleet) -> None:
     for one in fleet.devices:
         assert one.socket.sent >= one.own.sent, one
         assert one.socket.received >= one.own.received, one
-    beyond = {one.name for one in fleet.devices if one.calls and one.share_of_bound > 1}
-    assert beyond <= (BEYOND_THE_BOUND_UNDER_TLS if fleet.secured else set())
+    handshake = fleet.named(CONNECTED).excess_bytes if fleet.secured else 0
+    for one in fleet.devices:
+        assert not one.calls or one.share_apart_from(handshake) <= 1, one
+
+
+def test_a_device_that_stays_connected_makes_up_for_the_handshake(fleet: Fleet) -> None:
+    for rounds, name in STAYING.items():
+        assert rounds < ROUNDS_FOR_A_HANDSHAKE or fleet.named(name).share_of_bound <= 1, name
 
 
 def test_a_device_connects_once(fleet: Fleet) -> None:
