@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
@@ -120,59 +120,42 @@ def _search(
         say("no run keeps to the budget: the one that would send the least goes on to its end")
         *_, last = _Narrator(trials, 1, pace).measure(nearest)
         findings = replace(findings, completed=(*findings.completed, last))
-    finals = _Finals(asked, table, load, pace, folder)
-    findings = replace(findings, finalists=finals.run(findings))
-    cpu_seconds = finals.cpu_seconds() + sum(
-        trials.run_folder(one.candidate).cpu_seconds() for one in findings.outcomes
-    )
+    first = table.get("seed", 0)
+    seeds = range(first, first + asked.further_seeds + 1)
+    again = {
+        seed: trials.with_seed(seed, folder / "finalists" / f"seed{seed}") for seed in seeds[1:]
+    }
+    findings = replace(findings, finalists=_run_finals(asked, findings, seeds, again, pace))
+    runs = [trials.run_folder(one.candidate) for one in findings.outcomes] + [
+        further.run_folder(finalist.candidate)
+        for further in again.values()
+        for finalist in findings.finalists
+    ]
+    cpu_seconds = sum(run.cpu_seconds() for run in runs)
     result = trials.run_folder(findings.recommended.candidate).result()
     facts = {name: value for name, value in result["workload"].items() if name != "name"}
     return write_report(folder, findings, table, facts, cpu_hours=cpu_seconds / 3600)
 
 
-class _Finals:
-    """The best runs again, each further seed's in a folder of its own."""
+def _run_finals(
+    asked: Search,
+    findings: Findings,
+    seeds: Sequence[int],
+    again: Mapping[int, Trials],
+    pace: _Pace,
+) -> list[Finalist]:
+    """Run the best again with each further seed; none where no such were asked for."""
+    if not again:
+        return []
+    chosen = choose_finalists(findings.goal, findings.outcomes, asked.finalists)
+    wanted = len(chosen) * len(again)
+    say(f"the best {len(chosen)} with {len(again)} further seeds: {wanted} runs")
 
-    def __init__(
-        self,
-        asked: Search,
-        table: Mapping[str, Any],
-        load: Callable[[], Workload],
-        pace: _Pace,
-        folder: Path,
-    ) -> None:
-        self._asked: Final = asked
-        first = table.get("seed", 0)
-        self._seeds: Final = range(first, first + asked.further_seeds + 1)
-        self._pace: Final = pace
-        self._trials: Final = {
-            seed: Trials(
-                {**table, "seed": seed}, folder / "finalists" / f"seed{seed}", load, pace.count
-            )
-            for seed in self._seeds[1:]
-        }
-        self._ran: list[Finalist] = []
-
-    def run(self, findings: Findings) -> list[Finalist]:
-        """Return none where no further seeds were asked for."""
-        if not self._trials:
-            return []
-        chosen = choose_finalists(findings.goal, findings.outcomes, self._asked.finalists)
-        wanted = len(chosen) * len(self._trials)
-        say(f"the best {len(chosen)} with {len(self._trials)} further seeds: {wanted} runs")
-        self._ran = run_again(chosen, self._seeds, self._measure)
-        return self._ran
-
-    def cpu_seconds(self) -> float:
-        return sum(
-            trials.run_folder(finalist.candidate).cpu_seconds()
-            for trials in self._trials.values()
-            for finalist in self._ran
-        )
-
-    def _measure(self, seed: int) -> Measure:
+    def measure(seed: int) -> Measure:
         say(f"  seed {seed}")
-        return _Narrator(self._trials[seed], self._asked.finalists, self._pace).measure
+        return _Narrator(again[seed], len(chosen), pace).measure
+
+    return run_again(chosen, seeds, measure)
 
 
 class _Pace:

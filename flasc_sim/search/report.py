@@ -71,9 +71,15 @@ class Findings:
 
     @property
     def recommended(self) -> Outcome:
-        """By their means where there are finalists. Raises ValueError where no run is whole."""
-        means = [finalist.mean for finalist in self.finalists]
-        return self.goal.choose([one for one in means if one.is_whole] or self.outcomes)
+        """By their means where there are finalists that no seed made fail.
+
+        Raises ValueError where no candidate has run to its end whenever it ran.
+        """
+        means = {finalist.candidate: finalist.mean for finalist in self.finalists}
+        whole = [mean for mean in means.values() if mean.is_whole]
+        return self.goal.choose(
+            whole or [one for one in self.outcomes if one.candidate not in means]
+        )
 
     @property
     def path(self) -> list[Outcome]:

@@ -69,6 +69,10 @@ class Trials:
         self._rounds: Final = rounds_of(table)
         self._workload: Workload | None = None
 
+    def with_seed(self, seed: int, folder: Path) -> Trials:
+        """Return the same trials with another seed, in another folder."""
+        return Trials({**self._table, "seed": seed}, folder, self._load, self._on_round)
+
     def run_folder(self, candidate: Candidate) -> RunFolder:
         return RunFolder(path=self._folder / candidate.name)
 

@@ -89,3 +89,16 @@ def test_the_recommendation_is_by_means_and_not_by_the_luckiest_run() -> None:
     # Training that fails with one seed recommends nothing.
     failed = Finalist(seeds=(0, 1), outcomes=(RUNS[1], replace(RUNS[1], failed=True)))
     assert replace(alone, finalists=(failed, steady)).recommended.candidate == LARGE
+
+
+def test_a_finalist_that_failed_with_a_further_seed_is_not_recommended_after_all() -> None:
+    failed = replace(RUNS[1], accuracy=0.0, failed=True)
+    findings = Findings(
+        goal=BUDGET,
+        grown=(),
+        halved=RUNS,
+        finalists=[Finalist(seeds=(0, 1), outcomes=(RUNS[1], failed))],
+    )
+    assert findings.recommended.candidate == LARGE
+    with pytest.raises(ValueError, match="no trial ran to its end"):
+        _ = replace(findings, halved=[RUNS[1]]).recommended
