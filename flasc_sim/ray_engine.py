@@ -12,14 +12,14 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from flasc_sim.engine import MakeEngine
 
-__all__ = ["ray_engines"]
+__all__ = ["ray_engines", "workers_that_fit"]
 
 _STARTS: Final = 3
 _ON_THIS_MACHINE: Final = {
@@ -39,8 +39,9 @@ def ray_engines(
     """Give engines of so many workers on the cluster at `address`, by default on this machine.
 
     With a share of a GPU, workers train on it, and results are the same only among equal GPUs.
-    Raises ConnectionError where there is no cluster at the address, or Ray does not start here;
-    RuntimeError where whoever calls has imported Ray, which reads its environment only then.
+    Raises ConnectionError where there is no cluster at the address or it has no room for so many
+    workers, or Ray does not start here; RuntimeError where whoever calls has imported Ray, which
+    reads its environment only then.
     """
     # Without it Ray warns of what it will do in another version.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -51,7 +52,29 @@ def ray_engines(
         from flasc_sim.ray_workers import RayEngine  # noqa: PLC0415
 
         with ray.init(address=found, log_to_driver=False):
+            nodes: Any = ray.nodes  # Ray gives it no types.
+            fitting = workers_that_fit(nodes(), gpus_per_worker)
+            if fitting < workers:
+                raise ConnectionError(
+                    f"the cluster has room for {fitting} workers of a CPU and {gpus_per_worker:g} "
+                    f"GPUs each, not for {workers}: ask for fewer, or add machines to it first"
+                )
             yield partial(RayEngine, workers=workers, gpus_per_worker=gpus_per_worker)
+
+
+def workers_that_fit(nodes: Sequence[Mapping[str, Any]], gpus_per_worker: float) -> int:
+    """Return how many workers machines as `ray.nodes()` tells them have room for, if idle."""
+    fitting = 0
+    for node in nodes:
+        has = node["Resources"] if node["Alive"] else {}
+        places = int(has.get("CPU", 0))
+        if gpus_per_worker:
+            gpus = int(has.get("GPU", 0))
+            # A share of a GPU is of one; whole GPUs are taken together.
+            shares = int(1 / gpus_per_worker) * gpus
+            places = min(places, shares if gpus_per_worker <= 1 else int(gpus / gpus_per_worker))
+        fitting += places
+    return fitting
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from client_sdk import TrainingFailed
 from flasc_sim.engine import MakeEngine, SerialEngine
-from flasc_sim.ray_engine import ray_engines
+from flasc_sim.ray_engine import ray_engines, workers_that_fit
 from flasc_sim.run_folder import Failure, RunFolder, run
 from flasc_sim.settings import RunSettings
 from tests.support.tiny_workload import a_run, a_workload
@@ -21,6 +21,40 @@ from tests.support.tiny_workload import a_run, a_workload
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'flasc-service[ray]'"
 )
+
+
+@pytest.mark.timeout(600)
+def test_more_workers_than_a_cluster_has_room_for_are_refused() -> None:
+    """Ray itself would wait for machines that may never come."""
+    # Before `two_workers`, since a process is in one cluster at a time.
+    with (
+        pytest.raises(ConnectionError, match=r"room for 0 workers of a CPU and 64 GPUs each, not"),
+        ray_engines(workers=2, gpus_per_worker=64),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "gpus_per_worker", "fitting"),
+    [
+        (3.0, 0, 0.0, 3),
+        (8.0, 2, 1.0, 2),
+        (8.0, 2, 2.0, 1),
+        (8.0, 5, 2.0, 2),
+        # What is left of each GPU is not enough for one more.
+        (8.0, 2, 0.6, 2),
+        (8.0, 2, 0.25, 8),
+        (3.0, 2, 0.25, 3),
+        (8.0, 0, 0.25, 0),
+    ],
+)
+def test_workers_fit_where_a_machine_has_all_that_they_take(
+    cpus: float, gpus: float, gpus_per_worker: float, fitting: int
+) -> None:
+    node = {"Alive": True, "Resources": {"CPU": cpus, "GPU": gpus}}
+    bare = {"Alive": True, "Resources": {"memory": 1.0}}
+    gone = {"Alive": False, "Resources": node["Resources"]}
+    assert workers_that_fit([node, bare, gone], gpus_per_worker) == fitting
 
 
 @pytest.fixture(scope="module")
