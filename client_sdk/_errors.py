@@ -30,6 +30,7 @@ from typing import Final
 import grpc
 
 from flasc_core.errors import Reason, Refusal
+from flasc_core.metadata import STATUS_DETAILS
 from flasc_core.status import StatusDetails, decode_status
 
 __all__ = [
@@ -208,7 +209,6 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[ServiceError]]] = MappingProxyType
         grpc.StatusCode.UNIMPLEMENTED: CallUnknown,
     }
 )
-_STATUS_TRAILER: Final = "grpc-status-details-bin"
 
 
 def translate(error: grpc.RpcError) -> ServiceError:
@@ -247,7 +247,7 @@ def _kind(reason: str | None) -> type[ServiceError] | None:
 
 def _status(error: grpc.RpcError) -> StatusDetails:
     for entry in error.trailing_metadata() or ():
-        if entry.key == _STATUS_TRAILER and isinstance(entry.value, bytes):
+        if entry.key == STATUS_DETAILS and isinstance(entry.value, bytes):
             try:
                 return decode_status(entry.value)
             except ValueError:

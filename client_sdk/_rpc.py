@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import Message
 
 from client_sdk._errors import translate
+from flasc_core.metadata import UPLOAD_OPEN
 from flasc_core.pb.v1 import device_service_pb2 as pb
 
 __all__ = ["CALL_LIMITS", "CLIENT_VERSION", "CallLimits", "DeviceService", "open_channel"]
@@ -129,16 +130,28 @@ class DeviceService:
         )
 
     def stream_update(
-        self, parts: Iterable[pb.StreamUpdateRequest], *, size_bytes: int
+        self, header: pb.UpdateHeader, chunks: Iterable[pb.UpdateChunk], *, size_bytes: int
     ) -> pb.StreamUpdateResponse:
+        """Send the chunks once the service has taken the header; a refusal of it costs none."""
         call = self._channel.stream_unary(
             _path("StreamUpdate"),
             request_serializer=pb.StreamUpdateRequest.SerializeToString,
             response_deserializer=pb.StreamUpdateResponse.FromString,
         )
+        begun: Future[grpc.Call] = Future()
+
+        def messages() -> Iterator[pb.StreamUpdateRequest]:
+            yield pb.StreamUpdateRequest(header=header)
+            # Waits for the service's word, or the end of the call.
+            if UPLOAD_OPEN in begun.result().initial_metadata():
+                for chunk in chunks:
+                    yield pb.StreamUpdateRequest(chunk=chunk)
+
         seconds = self._limits.transfer_seconds(size_bytes)
         with _translated():
-            return self._answer(call.future(iter(parts), timeout=seconds, metadata=self._metadata))
+            under_way = call.future(messages(), timeout=seconds, metadata=self._metadata)
+            begun.set_result(under_way)
+            return self._answer(under_way)
 
     def query_upload(self, request: pb.QueryUploadRequest) -> pb.QueryUploadResponse:
         return self._unary("QueryUpload", request, pb.QueryUploadResponse)

@@ -40,9 +40,8 @@ class Totals:
 
     `payload_bytes_sent` is all of update payloads that was handed to the network, in every attempt;
     `payload_bytes_received` is all download data that arrived, repeats included. Where a link
-    breaks, nobody on this side knows how much of the message under way has left: it counts as sent,
-    and the service counts it only if the whole message arrived. So it does with a chunk that was
-    under way while either side ended the call. Otherwise the two agree.
+    breaks, or either side ends a call in its middle, what was under way is in its sender's count
+    alone, and nobody here knows how much of it has left. Otherwise the service counts the same.
     """
 
     updates_accepted: int = 0

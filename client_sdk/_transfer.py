@@ -156,7 +156,9 @@ class Upload:
     def _stream(self, start: int) -> pb.StreamUpdateResponse:
         chunks = _Chunks(self._request, start, self._on_sent)
         try:
-            return self._service.stream_update(chunks.parts(), size_bytes=self._size - start)
+            return self._service.stream_update(
+                self._request.header, chunks.all(), size_bytes=self._size - start
+            )
         except ServiceError as error:
             if error.reason == Reason.OFFSET_RANGE:
                 # Dropped since the service was asked; the next attempt asks again.
@@ -167,7 +169,7 @@ class Upload:
 
 
 class _Chunks:
-    """The messages of one stream. gRPC takes them on a thread of its own, until `stop`."""
+    """The chunks of one stream. gRPC takes them on a thread of its own, until `stop`."""
 
     def __init__(
         self, request: pb.SubmitUpdateRequest, start: int, on_sent: Callable[[int], None]
@@ -178,8 +180,7 @@ class _Chunks:
         self._lock: Final = threading.Lock()
         self._is_stopped = False
 
-    def parts(self) -> Iterator[pb.StreamUpdateRequest]:
-        yield pb.StreamUpdateRequest(header=self._request.header)
+    def all(self) -> Iterator[pb.UpdateChunk]:
         payload = self._request.payload
         for offset in range(self._start, len(payload), CHUNK_BYTES):
             data = payload[offset : offset + CHUNK_BYTES]
@@ -187,7 +188,7 @@ class _Chunks:
                 if self._is_stopped:
                     return
                 self._on_sent(len(data))
-            yield pb.StreamUpdateRequest(chunk=pb.UpdateChunk(offset=offset, data=data))
+            yield pb.UpdateChunk(offset=offset, data=data)
 
     def stop(self) -> None:
         """Count nothing from now on: the call is over, and its totals are somebody else's."""

@@ -27,6 +27,7 @@ from aggregator_service.rpc.errors import STATUS, storage_refusal, too_slow_refu
 from aggregator_service.store.base import StoreUnavailable
 from aggregator_service.telemetry import REFUSALS, RPC_SECONDS
 from flasc_core.errors import Reason, Refusal
+from flasc_core.metadata import STATUS_DETAILS
 from flasc_core.status import encode_status
 
 __all__ = ["Call", "Calls", "Context"]
@@ -36,7 +37,6 @@ T = TypeVar("T")
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 _BEARER: Final = "Bearer "
-_DETAILS_KEY: Final = "grpc-status-details-bin"
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +135,7 @@ class Calls:
             self.later(self.count_refusal, refusal)
         code = STATUS[refusal.reason]
         number: int = code.value[0]
-        details = ((_DETAILS_KEY, encode_status(number, refusal)),)
+        details = ((STATUS_DETAILS, encode_status(number, refusal)),)
         await context.abort(code, refusal.message, details)
 
     async def _logged(self, use_case: Callable[..., None], *args: object) -> None:

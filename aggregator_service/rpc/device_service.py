@@ -38,6 +38,7 @@ from aggregator_service.rpc.messages import (
 from aggregator_service.rpc.upload_stream import UploadStream, UploadStreams
 from aggregator_service.telemetry import PAYLOAD_BYTES, UPDATES_ACCEPTED
 from flasc_core.errors import Reason, Refusal
+from flasc_core.metadata import UPLOAD_OPEN
 from flasc_core.pb.v1 import device_service_pb2 as pb
 
 __all__ = ["SERVICE_NAME", "DeviceService"]
@@ -142,6 +143,7 @@ class DeviceService:
         async with self.calls.guard("StreamUpdate", context) as call:
             header = read_header(await self.uploads.read_header(parts))
             upload = await self.calls.work(self.receive_upload.begin, call.caller, header)
+            await context.send_initial_metadata((UPLOAD_OPEN,))
             await self._receive(call, parts, UploadStream(upload=upload))
             with self.uploads.room_for(upload.size_bytes):
                 receipt = await self.calls.work(self.receive_upload, call.caller, upload)

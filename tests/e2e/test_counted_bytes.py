@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from aggregator_service.app.task_spec import MAX_UNARY_PAYLOAD_BYTES
 from aggregator_service.domain.tasks import COMPACT
 from aggregator_service.store import schema
 from aggregator_service.store.open import open_blobs, open_store
@@ -102,7 +103,8 @@ def test_refused_and_repeated_uploads_were_among_them(fleet: Fleet) -> None:
     sent = {one.name: one.own.sent for one in fleet.devices}
 
     assert sent["unary, refused"] > 10_000
+    assert sent["streamed, refused at its header"] == 0
     assert sent["unary, repeated"] > 1.9 * sent[STAYING[1]]
-    assert sent["streamed"] > 256 << 10
+    assert sent["streamed"] > MAX_UNARY_PAYLOAD_BYTES
     assert sent["streamed, refused and repeated"] > 2.9 * sent["streamed"]
     assert sent["training failed"] == 0

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 # How many rows the trainer's matrices have: small updates are a call, large ones are streamed.
-SCALES: Final = {"small": 1_000, "round-by-round": 1_000, "large": 30_000}
+SCALES: Final = {"small": 1_000, "round-by-round": 1_000, "large": 140_000}
 CONNECTED: Final = "connected alone"
 # Devices by the rounds that they take part in over one connection, with a small update in each.
 STAYING: Final[Mapping[int, str]] = {1: "one round"} | {
@@ -168,15 +168,15 @@ class Fleet:
         return credential
 
 
-def refused_unary(fleet: Fleet, name: str) -> None:
+def refused(fleet: Fleet, name: str, task: str) -> None:
     """The round ends while the device trains; what it then hands in is refused."""
     live = fleet.live
 
     def end_round(event: Event) -> None:
         if type(event).__name__ == "Trained":
-            AbortRound(store=live.store, now=utc_now)(_open_round(live, "small"))
+            AbortRound(store=live.store, now=utc_now)(_open_round(live, task))
 
-    device = fleet.participant(name, "small", on_event=end_round)
+    device = fleet.participant(name, task, on_event=end_round)
     assert device.step().outcome is StepOutcome.REFUSED
     live.settle()
 
@@ -230,8 +230,9 @@ def connected(fleet: Fleet, name: str) -> None:
 
 
 SCENES: Final[dict[str, Callable[[Fleet, str], None]]] = {
-    # First: it ends the round that it is in.
-    "unary, refused": refused_unary,
+    # First: these end the rounds that they are in.
+    "unary, refused": partial(refused, task="small"),
+    "streamed, refused at its header": partial(refused, task="large"),
     "unary, repeated": repeated_unary,
     "streamed": accepted_stream,
     "streamed, refused and repeated": refused_and_repeated_stream,

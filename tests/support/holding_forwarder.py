@@ -1,7 +1,7 @@
 """A TCP forwarder that stops in the middle of a gRPC call, so that a test can end its device there.
 
 device ──▶ request ──▶ held after so many bytes of the call's messages
-device ◀── response ◀── held before its first byte
+device ◀── response ◀── held before its message or its end, whichever is first
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ class HoldingForwarder:
         reader = FrameReader()
         for data in received:
             for frame in reader.feed(data):
-                answers = frame.kind == FrameType.HEADERS and frame.stream == self._hold.stream
+                called = frame.stream == self._hold.stream
+                answers = called and (frame.kind == FrameType.DATA or frame.ends_stream)
                 if self._hold.way is Way.RESPONSE and answers:
                     self._held.set()
                     return

@@ -20,6 +20,7 @@ import grpc
 from flasc_core import wire
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import AdapterLayout
+from flasc_core.metadata import STATUS_DETAILS, UPLOAD_OPEN
 from flasc_core.methods import TrainRule, UploadRule
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from flasc_core.pb.v1 import task_spec_pb2
@@ -215,6 +216,7 @@ class Peer:
         for part in parts:
             if part.WhichOneof("part") == "header":
                 header = part.header
+                context.send_initial_metadata((UPLOAD_OPEN,))
                 continue
             if payload is None:
                 payload = self._begun(header, part.chunk.offset, context)
@@ -322,7 +324,7 @@ class Peer:
             fault.first()
         if fault.refusal is not None:
             status = encode_status(fault.code.value[0], fault.refusal)
-            context.set_trailing_metadata((("grpc-status-details-bin", status),))
+            context.set_trailing_metadata(((STATUS_DETAILS, status),))
         context.abort(fault.code, "scripted")
 
     def _window(self) -> pb.RetryWindow:
