@@ -233,10 +233,9 @@ def _select(
     try:
         vector = apply_upload_rule(task.layout, update, rule)
         # The service sees values as they are rounded, which may take one past the limit.
-        sent = wire.quantize(vector, task.encoding)
+        largest = wire.largest_written(vector, task.encoding)
     except Refusal as refusal:
         raise TrainingFailed(refusal.message) from refusal
-    largest = float(np.abs(sent.values).max())
     if largest > task.max_abs_value:
         raise TrainingFailed(
             f"the largest change is {largest:g} on the wire, above the task's "

@@ -77,6 +77,7 @@ def top_k(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     if x.size and not np.isfinite(magnitudes.max()):
         raise Refusal(Reason.NON_FINITE, "a value is not a finite number")
     if k in (0, x.size):
+        del magnitudes
         return np.arange(k, dtype=np.int64)
     floor, ceiling = _likely_band(magnitudes, k)
     candidates = np.flatnonzero(magnitudes >= floor)

@@ -56,10 +56,12 @@ def apply_upload_rule(
     if not np.isfinite(update).all():
         raise Refusal(Reason.NON_FINITE, "the update holds a value that is not a finite number")
     indices = select(layout, update, rule.groups)
-    values = _clip(update[indices], rule.clip_norm)
-    moved = np.flatnonzero(values)
+    # Where all is kept the update itself will do.
+    kept = update if indices.size == update.size else update[indices]
+    values = _clip(kept, rule.clip_norm)
     # A position takes at most a byte where a value takes four, and next to none in an unbroken row.
-    if moved.size <= 0.8 * values.size:
+    if np.count_nonzero(values) <= 0.8 * values.size:
+        moved = np.flatnonzero(values)
         moved = moved if moved.size else np.zeros(1, dtype=np.int64)
         indices, values = indices[moved], values[moved]
     return SparseVector(dim=layout.dim, indices=indices, values=values)

@@ -3,7 +3,7 @@
 from flasc_core.wire.encoding import Compression, Encoding, IndexEncoding, ValueEncoding
 from flasc_core.wire.limits import DecodeLimits
 from flasc_core.wire.plain import PLAIN
-from flasc_core.wire.profiles import profile_for, quantize
+from flasc_core.wire.profiles import largest_written, profile_for, quantize
 from flasc_core.wire.segments import Profile
 from flasc_core.wire.update import Part, decode, decode_segments, encode
 
@@ -19,6 +19,7 @@ __all__ = [
     "decode",
     "decode_segments",
     "encode",
+    "largest_written",
     "profile_for",
     "quantize",
 ]

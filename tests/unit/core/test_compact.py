@@ -16,7 +16,15 @@ from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import MAX_DIM
 from flasc_core.pb.v1 import sparse_update_pb2 as pb
 from flasc_core.sparse import SparseVector, count_kept, top_k
-from flasc_core.wire import DecodeLimits, Encoding, decode, decode_segments, encode, quantize
+from flasc_core.wire import (
+    DecodeLimits,
+    Encoding,
+    decode,
+    decode_segments,
+    encode,
+    largest_written,
+    quantize,
+)
 from flasc_core.wire.bits import pack_bits, packed_size, unpack_bits
 from flasc_core.wire.values import BLOCK_SIZE, from_pow2, to_bfloat16, to_pow2
 from tests.unit.core.builders import a_vector, limits_of, sparse_vectors
@@ -54,6 +62,15 @@ def test_decoding_the_encoded_vector_is_quantizing_it(
     vector: SparseVector, encoding: Encoding
 ) -> None:
     assert read(vector, encoding) == quantize(vector, encoding)
+
+
+@settings(max_examples=300)
+@given(sparse_vectors(max_nnz=200), encodings)
+def test_the_largest_written_value_is_that_of_the_quantized_vector(
+    vector: SparseVector, encoding: Encoding
+) -> None:
+    written = np.abs(quantize(vector, encoding).values).max(initial=0.0)
+    assert largest_written(vector, encoding) == written
 
 
 @settings(max_examples=300)

@@ -1,7 +1,8 @@
-"""What writing an update and starting from a download take beside what is written and started."""
+"""What choosing and writing an update take beside it, and starting from a download."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -20,8 +21,10 @@ from pathlib import Path
 import numpy as np
 from flasc_core.base import ZeroBase
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
+from flasc_core.methods import KeepLargest, UploadRule
+from flasc_core.methods.selection import apply_upload_rule
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode, profile_for
+from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode, largest_written
 
 def held(line):
     return int(re.search(line + r":\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -30,21 +33,29 @@ def forget_peak():
     Path("/proc/self/clear_refs").write_text("5")
     return held("VmRSS")
 
-work, dim, every, profile = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-profile = profile_for(Encoding.parse(profile))
+work, dim, every, encoding = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+encoding = Encoding.parse(encoding)
 rng = np.random.default_rng(5)
 indices = np.flatnonzero(rng.random(dim) < 1 / every).astype(np.int64)
 values = rng.standard_normal(indices.size, dtype=np.float32)
 # Whatever is loaded at the first use is.
-encode(SparseVector(dim=dim, indices=indices[:9], values=values[:9]), profile)
+encode(SparseVector(dim=dim, indices=indices[:9], values=values[:9]), encoding)
 vector = SparseVector(dim=dim, indices=indices, values=values)
 before = forget_peak()
-payload = encode(vector, profile)
+payload = encode(vector, encoding)
 if work == "start":
     del vector, indices, values
     layout = AdapterLayout(tensors=(TensorSpec(name="a", shape=(dim,), role=Role.LORA_A),))
     before = forget_peak()
     ZeroBase().start_from(layout, decode_segments(payload, DecodeLimits.of_download(dim)))
+elif work == "choose":
+    layout = AdapterLayout(tensors=(TensorSpec(name="a", shape=(dim,), role=Role.LORA_A),))
+    update = rng.standard_normal(dim, dtype=np.float32)
+    largest = KeepLargest(roles=frozenset({Role.LORA_A}), count=dim // every)
+    del vector, indices, values
+    before = forget_peak()
+    chosen = apply_upload_rule(layout, update, UploadRule(groups=(largest,)))
+    largest_written(chosen, encoding)
 print(len(payload) // 1024, held("VmHWM") - before)
 """
 
@@ -74,8 +85,21 @@ def test_an_update_is_written_into_the_payload_a_segment_at_a_time(
     assert taken < 9 / 8 * payload + SEGMENT_KIB
 
 
+@linux_only
+@every_kind
+@pytest.mark.parametrize(("every", "dense"), [(1, 2.3), (16, 1.6)])
+def test_an_update_is_chosen_in_little_more_than_its_positions(
+    profile: str, every: int, dense: float
+) -> None:
+    """Of all coordinates those are two dense vectors; of a few, all magnitudes are in one."""
+    _, taken = measured("choose", profile, every)
+    assert taken < dense * DENSE_KIB + SEGMENT_KIB
+
+
 def measured(work: str, profile: str, every: int) -> tuple[int, int]:
     command = [sys.executable, "-c", _MEASURED, work, str(DIM), str(every), profile]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Arrays that are freed leave the process, so that none after them hides in their place.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     payload, taken = map(int, told.stdout.split())
     return payload, taken
