@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -60,14 +62,32 @@ def take_step(
     """Return the next weights, shape (dim,), and the optimizer's state after them.
 
     Roles that no plan of the round takes keep their weights and moments: momentum would carry them
-    on, and weight decay shrink them, in rounds in which they are said to be frozen.
+    on, and weight decay shrink them, in rounds in which they are said to be frozen. Nor are such
+    rounds steps of theirs, by which Adam corrects its moments.
     """
-    moved, after = config.optimizer.apply(weights, mean_update, state)
-    held = _not_taken(config, round_index)
-    moved[held] = weights[held]
-    for name, slot in after.slots.items():
-        slot[held] = state.slots[name][held]
-    return moved, after
+    by_missed_rounds = _by_missed_rounds(config, round_index)
+    if config.layout.size_of(by_missed_rounds.get(0, ())) == config.layout.dim:
+        return config.optimizer.apply(weights, mean_update, state)
+    moved = weights.copy()
+    slots = {name: slot.copy() for name, slot in state.slots.items()}
+    for missed, roles in by_missed_rounds.items():
+        at = config.layout.indices_of(roles)
+        own = OptimizerState(
+            step=state.step - missed, slots={name: slot[at] for name, slot in slots.items()}
+        )
+        moved[at], after = config.optimizer.apply(weights[at], mean_update[at], own)
+        for name, slot in after.slots.items():
+            slots[name][at] = slot
+    return moved, OptimizerState(step=state.step + 1, slots=slots)
+
+
+def _by_missed_rounds(config: TaskConfig, round_index: int) -> Mapping[int, set[Role]]:
+    """Return the roles that this round takes, by how many rounds before it did not take them."""
+    *before, now = (_taken(config, index) for index in range(round_index + 1))
+    grouped: defaultdict[int, set[Role]] = defaultdict(set)
+    for role in now:
+        grouped[sum(role not in taken for taken in before)].add(role)
+    return grouped
 
 
 def count_taken(config: TaskConfig, round_index: int) -> int:
@@ -77,6 +97,9 @@ def count_taken(config: TaskConfig, round_index: int) -> int:
 
 def _not_taken(config: TaskConfig, round_index: int) -> NDArray[np.int64]:
     """Return the coordinates of the roles that no tier's plan lets come up in this round."""
+    return config.layout.indices_of(_ALL_ROLES - _taken(config, round_index))
+
+
+def _taken(config: TaskConfig, round_index: int) -> set[Role]:
     uploads = [config.plan(round_index, tier).upload for tier in config.tier_names]
-    taken = {role for upload in uploads for group in upload.groups for role in group.roles}
-    return config.layout.indices_of(_ALL_ROLES - taken)
+    return {role for upload in uploads for group in upload.groups for role in group.roles}

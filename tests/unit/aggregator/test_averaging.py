@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from aggregator_service.domain.averaging import average, take_step
 from aggregator_service.domain.tasks import Tier
@@ -17,6 +18,7 @@ from tests.builders import a_config, a_layout, a_policy, a_privacy, digest, in_o
 
 LAYOUT = a_layout()
 SEED = digest("noise")
+DENSE = Flasc(download_density=1.0, upload_density=1.0)
 
 
 def two_updates() -> Accumulator:
@@ -115,6 +117,36 @@ def test_a_role_that_takes_turns_does_not_move_while_it_is_frozen(
         for name, slot in state_after.slots.items():
             assert (slot[frozen] == state.slots[name][frozen]).all()
         weights, state = after, state_after
+
+
+@pytest.mark.parametrize("method", [RoLora(), FfaLora(), HeadOnly(), DENSE])
+def test_steps_are_those_of_torch_with_the_frozen_parameters_left_out(method: Method) -> None:
+    config = a_config(
+        method=method,
+        optimizer=AdamW(learning_rate=0.1, weight_decay=0.1),
+        base=InitialBase(seed=1),
+    )
+    weights = np.ones(LAYOUT.dim, dtype=np.float32)
+    state = config.optimizer.init(LAYOUT.dim)
+    places = {role: LAYOUT.indices_of([role]) for role in Role}
+    parameters = {role: torch.nn.Parameter(torch.ones(places[role].size)) for role in Role}
+    reference = torch.optim.AdamW(parameters.values(), lr=0.1, weight_decay=0.1)
+    draws = np.random.default_rng(3)
+
+    for round_index in range(6):
+        groups = method.plan(LAYOUT, round_index).upload.groups
+        taken = {role for group in groups for role in group.roles}
+        mean = np.zeros(LAYOUT.dim)
+        for role, parameter in parameters.items():
+            parameter.grad = None
+            if role in taken:
+                mean[places[role]] = draws.standard_normal(places[role].size)
+                parameter.grad = torch.tensor(-mean[places[role]].astype(np.float32))
+        weights, state = take_step(config, round_index, weights, mean, state)
+        reference.step()
+        for role, parameter in parameters.items():
+            assert weights[places[role]] == pytest.approx(parameter.detach().numpy(), abs=1e-6)
+    assert state.step == 6
 
 
 def test_a_step_changes_nothing_in_place() -> None:
