@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Json", "payload_fields", "print_fields", "print_json", "print_table", "say", "text"]
+__all__ = [
+    "Json",
+    "payload_fields",
+    "print_fields",
+    "print_json",
+    "print_table",
+    "role_shares",
+    "say",
+    "text",
+]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+_ROLES: Final = ("LORA_A", "LORA_B", "HEAD")
 
 
 def print_json(value: Json) -> None:
@@ -43,6 +54,14 @@ def payload_fields(payload: Mapping[str, Any]) -> dict[str, Json]:
         fields[f"dense {name}"] = dense["down"] + dense["up"]
         fields[f"saving against {name}"] = dense["saving_factor"]
     return fields
+
+
+def role_shares(values: Mapping[str, Any]) -> str:
+    """What of a mask is LoRA's A, its B and the head, in per cent."""
+    in_all = sum(values.values())
+    if not in_all:
+        return "-"
+    return " / ".join(f"{100 * values.get(role, 0) / in_all:.0f} %" for role in _ROLES)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Json]]) -> None:

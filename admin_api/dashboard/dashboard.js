@@ -241,6 +241,7 @@ function drawTask() {
     label: "Payload bytes of each round before dense float32", format: bytes,
   });
   drawRefusals();
+  drawTiers();
   byId("rounds").replaceChildren(...rounds.map(drawRound));
   byId("rounds-note").textContent = view.more ? `the last ${rounds.length}` : "";
 }
@@ -315,6 +316,21 @@ function drawRefusals() {
     el("li", {}, el("code", {}, reason), el("span", {}, whole(n)),
       el("progress", { value: n, max: most, "aria-hidden": "true" }))));
   byId("no-refusals").hidden = ranked.length > 0;
+}
+
+// Where no device has a tier the tiles say it all.
+function drawTiers() {
+  const tiers = view.totals.tiers;
+  byId("tiers-section").hidden = !tiers.some(({ tier }) => tier);
+  byId("tiers").replaceChildren(...tiers.map(drawTier));
+}
+
+function drawTier({ tier, assigned, accepted, bytes: moved, latest_evaluation: latest }) {
+  return el("tr", {},
+    el("th", { scope: "row" }, tier || "(none)"), number(whole(assigned)), number(whole(accepted)),
+    number(percent(latest?.accuracy)), number(latest ? String(latest.version) : none),
+    number(bytes(moved.down)), number(bytes(moved.up)), number(bytes(wastedOf(moved))),
+    number(factor(moved.dense_float32.saving_factor)));
 }
 
 // --- entering and leaving --------------------------------------------------------------------

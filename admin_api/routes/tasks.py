@@ -74,12 +74,12 @@ def get_task(services: ServicesDep, task: TaskRef) -> TaskDetail:
 
 @router.get("/{task}/totals", responses=refusals(Reason.TASK_UNKNOWN))
 def get_task_totals(services: ServicesDep, task: TaskRef) -> TaskTotals:
-    """Add up all rounds of a task."""
+    """Add up all rounds of a task, together and by tier."""
 
     def body(tx: Transaction) -> TaskTotals:
         owner = find_task(tx, task)
-        rounds = tx.assignments.bytes_by_download(owner.id)
-        return TaskTotals.of(rounds, tx.rejections.of_task(owner.id), owner.config.layout.dim)
+        by_tier = tx.assignments.rounds_by_tier(owner.id)
+        return TaskTotals.of(by_tier, tx.rejections.of_task(owner.id), owner.config.layout.dim)
 
     return services.store.read("task_totals", body)
 

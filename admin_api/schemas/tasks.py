@@ -10,12 +10,14 @@ from pydantic import Field
 from admin_api.schemas.bytes import PayloadBytes
 from admin_api.schemas.common import Digest, Id, Output, Time
 from admin_api.schemas.privacy import PrivacyView
+from admin_api.schemas.rounds import EvaluationView
 from admin_api.schemas.task_config import TaskConfigBody
 from aggregator_service.domain.privacy import Budget
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskState
-from aggregator_service.store.figures import ByteFigures
+from aggregator_service.store.figures import TierRound
 from flasc_core.errors import Reason
+from flasc_core.layout import Role
 
 __all__ = ["TaskDetail", "TaskSummary", "TaskTotals"]
 
@@ -77,6 +79,52 @@ class TaskDetail(TaskSummary):
         )
 
 
+class LatestEvaluation(EvaluationView):
+    """The adapter of the newest round with reports of held-out examples."""
+
+    round_number: int = Field(examples=[8])
+    version: int = Field(description="The adapter's.", examples=[7])
+
+    @classmethod
+    def newest(cls, rounds: Sequence[TierRound]) -> Self | None:
+        """Of `rounds` that are oldest first."""
+        for one in reversed(rounds):
+            shown = EvaluationView.of(one.figures.evaluation)
+            if shown is not None and shown.total:
+                return cls(**dict(shown), round_number=one.number, version=one.base_version)
+        return None
+
+
+class TierTotals(Output):
+    """What devices of one tier add up to over all rounds of a task."""
+
+    tier: str = Field(description="Empty for devices without one.", examples=["phone"])
+    assigned: int = Field(examples=[160])
+    accepted: int = Field(examples=[130])
+    bytes: PayloadBytes
+    latest_evaluation: LatestEvaluation | None = Field(
+        description="Null before the first report of a held-out example."
+    )
+    values_by_role: dict[Role, int] = Field(
+        description="How the values of accepted updates divide, all of them together.",
+        examples=[{"LORA_A": 390_000, "LORA_B": 1_080_000, "HEAD": 1_001_000}],
+    )
+
+    @classmethod
+    def of(cls, tier: str, rounds: Sequence[TierRound], dimension: int) -> Self:
+        parts = [one.figures for one in rounds]
+        return cls(
+            tier=tier,
+            assigned=sum(part.assigned for part in parts),
+            accepted=sum(part.bytes.updates_accepted for part in parts),
+            bytes=PayloadBytes.of([part.bytes for part in parts], dimension),
+            latest_evaluation=LatestEvaluation.newest(rounds),
+            values_by_role={
+                role: sum(part.values_by_role[role] for part in parts) for role in Role
+            },
+        )
+
+
 class TaskTotals(Output):
     """What all rounds of a task add up to."""
 
@@ -85,13 +133,19 @@ class TaskTotals(Output):
         description="Refused requests by reason.", examples=[{"NON_FINITE": 1}]
     )
     bytes: PayloadBytes
+    tiers: list[TierTotals] = Field(description="Of those with devices in the task.")
 
     @classmethod
     def of(
-        cls, downloads: Sequence[ByteFigures], refused: Mapping[Reason, int], dimension: int
+        cls,
+        by_tier: Mapping[str, Sequence[TierRound]],
+        refused: Mapping[Reason, int],
+        dimension: int,
     ) -> Self:
+        moved = [one.figures.bytes for rounds in by_tier.values() for one in rounds]
         return cls(
-            updates_accepted=sum(one.updates_accepted for one in downloads),
+            updates_accepted=sum(one.updates_accepted for one in moved),
             refused=dict(refused),
-            bytes=PayloadBytes.of(downloads, dimension),
+            bytes=PayloadBytes.of(moved, dimension),
+            tiers=[TierTotals.of(tier, rounds, dimension) for tier, rounds in by_tier.items()],
         )

@@ -20,7 +20,7 @@ from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import Round
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.domain.updates import FoldProgress, Update
-from aggregator_service.store.figures import ByteFigures, RoundFigures
+from aggregator_service.store.figures import RoundFigures, TierRound
 from aggregator_service.store.reservations import Reservations
 from flasc_core.errors import Reason
 
@@ -160,8 +160,8 @@ class Assignments(Protocol):
     def figures(self, round_ids: Collection[UUID]) -> Mapping[UUID, RoundFigures]:
         """Of every one of these rounds, whether or not it has assignments."""
 
-    def bytes_by_download(self, task_id: UUID) -> Sequence[ByteFigures]:
-        """One for each tier of each round that has assignments, in no order."""
+    def rounds_by_tier(self, task_id: UUID) -> Mapping[str, Sequence[TierRound]]:
+        """Of tiers with assignments, in order of name; the rounds of each, oldest first."""
 
     def page(self, round_id: UUID, *, limit: int, after: UUID | None) -> Sequence[AssignmentRecord]:
         """In order of id."""

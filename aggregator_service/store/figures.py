@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aggregator_service.domain.assignments import AssignmentState, Evaluation
 from flasc_core.layout import Role
 
-__all__ = ["ByteFigures", "RoundFigures", "TierFigures"]
+__all__ = ["ByteFigures", "RoundFigures", "TierFigures", "TierRound"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,16 @@ class TierFigures:
     evaluation: Evaluation | None
     # How the values of its accepted updates divide.
     values_by_role: Mapping[Role, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierRound:
+    """A tier's part in one of a task's rounds."""
+
+    number: int
+    # What its evaluation is of.
+    base_version: int
+    figures: TierFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

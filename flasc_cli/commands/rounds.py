@@ -9,7 +9,14 @@ import typer
 
 from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.options import ApiKeyOption, ApiOption, JsonOption
-from flasc_cli.output import Json, payload_fields, print_fields, print_json, print_table
+from flasc_cli.output import (
+    Json,
+    payload_fields,
+    print_fields,
+    print_json,
+    print_table,
+    role_shares,
+)
 
 __all__ = ["app"]
 
@@ -44,7 +51,6 @@ _TIER_COLUMNS = (
     "A / B / head up",
     "accuracy",
 )
-_ROLES = ("LORA_A", "LORA_B", "HEAD")
 
 _DEVICE_COLUMNS = (
     "device_id",
@@ -167,20 +173,12 @@ def _tier_rows(shown: Record) -> list[list[Json]]:
             part["accepted"],
             part["bytes"]["down"],
             part["bytes"]["up"],
-            _shares(downloads.get(part["tier"], {}).get("values_by_role", {})),
-            _shares(part["values_by_role"]),
+            role_shares(downloads.get(part["tier"], {}).get("values_by_role", {})),
+            role_shares(part["values_by_role"]),
             part["evaluation"] and part["evaluation"]["accuracy"],
         ]
         for part in shown["tiers"]
     ]
-
-
-def _shares(values: Record) -> str:
-    """What of a mask is LoRA's A, its B and the head, in per cent."""
-    in_all = sum(values.values())
-    if not in_all:
-        return "-"
-    return " / ".join(f"{100 * values.get(role, 0) / in_all:.0f} %" for role in _ROLES)
 
 
 def _row(shown: Record) -> list[Json]:

@@ -12,7 +12,14 @@ import typer
 from flasc_cli.api import DEFAULT_API, AdminApi, Record
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.options import ApiKeyOption, ApiOption, DataOption, Dtype, JsonOption
-from flasc_cli.output import payload_fields, print_fields, print_json, print_table
+from flasc_cli.output import (
+    Json,
+    payload_fields,
+    print_fields,
+    print_json,
+    print_table,
+    role_shares,
+)
 from flasc_cli.task_settings import (
     PresetName,
     changed_sections,
@@ -28,6 +35,17 @@ app = typer.Typer(help="Fine-tuning tasks.", no_args_is_help=True)
 TaskArgument = Annotated[str, typer.Argument(help="A task's name or id.")]
 
 _COLUMNS = ("name", "state", "base_model", "latest_version", "rounds_wanted", "created_at", "id")
+_TIER_COLUMNS = (
+    "tier",
+    "assigned",
+    "accepted",
+    "bytes down",
+    "bytes up",
+    "wasted",
+    "A / B / head up",
+    "accuracy",
+    "of version",
+)
 
 
 @unique
@@ -197,6 +215,7 @@ def show(
         {"updates accepted": totals["updates_accepted"], "requests refused": totals["refused"]}
     )
     print_fields(payload_fields(totals["bytes"]))
+    print_table("Tiers", _TIER_COLUMNS, [_tier_row(part) for part in totals["tiers"]])
 
 
 @app.command()
@@ -257,6 +276,21 @@ def _print_detail(detail: Record, *, as_json: bool) -> None:
         fields |= {f"privacy {name.replace('_', ' ')}": value for name, value in told.items()}
     tiers = {f"tier {tier['name']}": tier["method"] for tier in config["tiers"]}
     print_fields({**fields, **sections, **tiers, "tensors": len(config["layout"])})
+
+
+def _tier_row(part: Record) -> list[Json]:
+    moved, evaluation = part["bytes"], part["latest_evaluation"] or {}
+    return [
+        part["tier"] or "(none)",
+        part["assigned"],
+        part["accepted"],
+        moved["down"],
+        moved["up"],
+        moved["wasted_down"] + moved["wasted_up"],
+        role_shares(part["values_by_role"]),
+        evaluation.get("accuracy"),
+        evaluation.get("version"),
+    ]
 
 
 def _label_count(labels: int | None, dataset: str | None, data: Path | None) -> int:

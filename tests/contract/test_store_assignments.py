@@ -349,22 +349,6 @@ def test_what_a_retracted_update_cost_is_wasted(store: Store) -> None:
     assert wasted(store, current) == {assignment.id: (100, 7)}
 
 
-def test_a_task_s_bytes_come_by_round(store: Store) -> None:
-    task = a_task()
-    stored(store, task)
-    rounds = [a_stored_round(store, task, number=number) for number in (1, 2, 3)]
-    for number, current in enumerate(rounds[:2], start=1):
-        for _ in range(2):
-            moved(store, a_stored_assignment(store, current), down=number, up=10 * number)
-    moved(store, a_stored_assignment(store, a_stored_round(store)), down=1_000, up=1_000)
-
-    found = store.read("bytes", lambda tx: tx.assignments.bytes_by_download(task.id))
-
-    assert sorted((one.down, one.up) for one in found) == [(2, 20), (4, 40)]
-    own = figures_of(store, rounds[1])
-    assert own.tiers[""].bytes in found
-
-
 def test_figures_of_several_rounds_are_those_of_each(store: Store) -> None:
     task = a_task()
     stored(store, task)

@@ -20,7 +20,14 @@ from aggregator_service.domain.events import Event
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.store.base import Store
 from aggregator_service.store.memory import MemoryBlobs
-from tests.builders import a_reservation, a_round, stored
+from tests.builders import (
+    a_device,
+    a_reservation,
+    a_round,
+    an_assignment,
+    some_counts,
+    stored,
+)
 from tests.support.history import History, a_history
 from tests.support.operator import create_key, live_admin
 from tests.support.patience import PATIENCE_SECONDS
@@ -154,6 +161,26 @@ def test_a_private_task_shows_what_it_has_reserved(
     tiles = page.locator("#tiles")
     expect(tiles).to_contain_text("\u03b5 2.500")
     expect(tiles).to_contain_text("once round 5 is published, the last")
+
+
+def test_a_task_with_tiers_shows_what_each_adds_up_to(
+    page: Page, key: str, history: History, sqlite_store: Store
+) -> None:
+    last, device = history.rounds[-1], a_device()
+    part = an_assignment(last, device, tier="phone", evaluation=some_counts(correct=1, total=8))
+    stored(sqlite_store, device, part)
+    page.get_by_label("Key").fill(key)
+    page.get_by_role("button", name="Open").click()
+
+    rows = page.locator("#tiers tr")
+    expect(rows).to_have_count(2)
+    # Five rounds of four devices, the last of which started from version 3.
+    expect(rows.first).to_contain_text("(none)201532.0 %32.0 kB900 B1.3 kB")
+    expect(rows.last).to_contain_text("phone1012.5 %3")
+
+
+def test_a_task_without_tiers_has_no_table_of_them(entered: Page) -> None:
+    expect(entered.get_by_role("heading", name="Tiers")).to_be_hidden()
 
 
 def test_a_round_that_changes_shows_without_a_reload(

@@ -13,7 +13,7 @@ from aggregator_service.domain.assignments import Assignment, AssignmentState, E
 from aggregator_service.domain.rounds import Round, RoundState
 from aggregator_service.domain.tasks import Task, TaskState
 from aggregator_service.store.base import AssignmentRecord, Lock, LostRace
-from aggregator_service.store.figures import ByteFigures, RoundFigures, TierFigures
+from aggregator_service.store.figures import ByteFigures, RoundFigures, TierFigures, TierRound
 from aggregator_service.store.memory.tables import Bytes, Tables, require
 from flasc_core.errors import Reason, Refusal
 from flasc_core.layout import Role
@@ -221,12 +221,14 @@ class MemoryAssignments:
         in_order = sorted(self._of_round(round_id), key=lambda one: one.id)
         return [self._record(one) for one in in_order if after is None or one.id > after][:limit]
 
-    def bytes_by_download(self, task_id: UUID) -> Sequence[ByteFigures]:
-        groups: defaultdict[tuple[UUID, str], list[Assignment]] = defaultdict(list)
-        for one in self.tables.assignments.values():
-            if one.task_id == task_id:
-                groups[one.round_id, one.tier].append(one)
-        return [self._bytes(group) for group in groups.values()]
+    def rounds_by_tier(self, task_id: UUID) -> Mapping[str, Sequence[TierRound]]:
+        rounds = [one for one in self.tables.rounds.values() if one.task_id == task_id]
+        found: defaultdict[str, list[TierRound]] = defaultdict(list)
+        for one in sorted(rounds, key=_number):
+            for tier, figures in self._figures(one.id).tiers.items():
+                part = TierRound(number=one.number, base_version=one.base_version, figures=figures)
+                found[tier].append(part)
+        return dict(sorted(found.items()))
 
     def _tier(self, assignments: Sequence[Assignment]) -> TierFigures:
         return TierFigures(

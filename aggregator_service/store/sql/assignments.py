@@ -21,7 +21,7 @@ from aggregator_service.domain.assignments import (
 )
 from aggregator_service.domain.rounds import RoundState
 from aggregator_service.store.base import AssignmentRecord, LostRace
-from aggregator_service.store.figures import ByteFigures, RoundFigures, TierFigures
+from aggregator_service.store.figures import ByteFigures, RoundFigures, TierFigures, TierRound
 from aggregator_service.store.sql.statements import insert_if_absent
 from aggregator_service.store.sql.tables import assignments, rounds, updates
 from flasc_core.layout import Role
@@ -153,11 +153,26 @@ class SqlAssignments:
             for row in self.connection.execute(query)
         ]
 
-    def bytes_by_download(self, task_id: UUID) -> Sequence[ByteFigures]:
-        query = _BYTES.where(assignments.c.task_id == task_id).group_by(
-            assignments.c.round_id, assignments.c.tier
+    def rounds_by_tier(self, task_id: UUID) -> Mapping[str, Sequence[TierRound]]:
+        parts = (
+            _TIERS.add_columns(assignments.c.round_id)
+            .where(assignments.c.task_id == task_id)
+            .group_by(assignments.c.round_id, assignments.c.tier)
+            .subquery()
         )
-        return [_bytes_from_row(row) for row in self.connection.execute(query)]
+        query = (
+            select(parts, rounds.c.number, rounds.c.base_version)
+            .join(rounds, rounds.c.id == parts.c.round_id)
+            .order_by(rounds.c.number)
+        )
+        found: defaultdict[str, list[TierRound]] = defaultdict(list)
+        for row in self.connection.execute(query):
+            part = TierRound(
+                number=row.number, base_version=row.base_version, figures=_tier_from_row(row)
+            )
+            found[row.tier].append(part)
+        # Not by the database, which sorts by its own collation.
+        return dict(sorted(found.items()))
 
 
 # Columns of how an update's values divide.
@@ -195,20 +210,18 @@ _wasted_down = case((~_uses_download, _down), (_down > _size, _down - _size), el
 _wasted_up = assignments.c.payload_bytes_up - case(
     (_accepted, func.coalesce(updates.c.payload_bytes, 0)), else_=0
 )
-_BYTES = select(
+_TIERS = select(
     func.coalesce(func.sum(_down), 0).label("down"),
     func.coalesce(func.sum(assignments.c.payload_bytes_up), 0).label("up"),
     func.coalesce(func.sum(_wasted_down), 0).label("wasted_down"),
     func.coalesce(func.sum(_wasted_up), 0).label("wasted_up"),
     func.coalesce(func.max(_size), 0).label("download_size"),
     func.count(case((_accepted, 1))).label("accepted"),
-).select_from(_joined)
-_TIERS = _BYTES.add_columns(
     assignments.c.tier,
     func.count().label("assigned"),
     *_EVALUATED,
     *(func.sum(assignments.c[name]).label(name) for name in _VALUES.values()),
-)
+).select_from(_joined)
 
 
 def _figures_from_rows(

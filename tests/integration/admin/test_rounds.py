@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -12,12 +12,15 @@ from aggregator_service.domain.rounds import RoundKind, RoundState
 from aggregator_service.store.base import Store
 from aggregator_service.store.memory import MemoryBlobs
 from flasc_core.errors import Reason
+from flasc_core.layout import Role
 from tests.builders import (
     a_device,
+    a_download,
     a_round,
     a_task,
     an_adapter,
     an_assignment,
+    an_update,
     some_counts,
     stored,
 )
@@ -30,6 +33,10 @@ from tests.support.statements import counted_statements
 @pytest.fixture
 def history(operator: Operator) -> History:
     return a_history(operator.store, operator.blobs)
+
+
+def add_bytes(store: Store, assignment_id: UUID, *, down: int, up: int) -> None:
+    store.run("add", lambda tx: tx.assignments.add_bytes(assignment_id, down=down, up=up))
 
 
 def test_a_round_shows_the_figures_of_the_database(operator: Operator, history: History) -> None:
@@ -112,6 +119,83 @@ def test_a_task_s_totals_are_those_of_its_rounds(operator: Operator, history: Hi
         assert total[dense]["up"] == sum(one[dense]["up"] for one in rounds)
         assert total[dense]["saving_factor"] == pytest.approx(rounds[0][dense]["saving_factor"])
     assert operator.get("/v1/tasks/nowhere/totals").status_code == 404
+
+
+def test_a_task_s_totals_are_told_by_tier(operator: Operator) -> None:
+    task, other = a_task(name="a-task"), a_task(name="another")
+    rounds = [
+        a_round(task, state=RoundState.COLLECTING, number=number, base_version=number - 1)
+        for number in (1, 2, 3, 4)
+    ]
+    elsewhere = a_round(other, state=RoundState.COLLECTING)
+    stored(operator.store, task, other, *rounds, elsewhere)
+    size = a_download().size_bytes
+    accepted, expired = AssignmentState.ACCEPTED, AssignmentState.EXPIRED
+    good, better = some_counts(correct=2, total=8), some_counts(correct=3, total=4, loss_sum=6.0)
+    nothing = some_counts(correct=0, total=0, loss_sum=0.0)
+    for current, tier, state, evaluation in (
+        (rounds[0], "", accepted, None),
+        (rounds[0], "phone", accepted, good),
+        (rounds[1], "phone", accepted, better),
+        (rounds[1], "phone", expired, None),
+        # Reports of no held-out example, and no report, leave the round before the latest.
+        (rounds[2], "phone", accepted, nothing),
+        (rounds[3], "phone", AssignmentState.TRAINING, None),
+        (elsewhere, "phone", accepted, good),
+    ):
+        device = a_device()
+        values = {Role.LORA_B: 3, Role.HEAD: 1} if state is accepted else {}
+        part = an_assignment(
+            current,
+            device,
+            state=state,
+            tier=tier,
+            evaluation=evaluation,
+            values_by_role=values,
+            download_size_bytes=size,
+        )
+        stored(operator.store, device, part)
+        if state is accepted:
+            stored(operator.store, an_update(part, payload_bytes=7))
+        add_bytes(operator.store, part.id, down=size, up=10)
+
+    totals = operator.get("/v1/tasks/a-task/totals").json()
+
+    without, phone = totals["tiers"]
+    assert (without["tier"], phone["tier"]) == ("", "phone")
+    assert (without["assigned"], without["accepted"]) == (1, 1)
+    assert without["latest_evaluation"] is None
+    assert (phone["assigned"], phone["accepted"]) == (5, 3)
+    assert phone["bytes"] | {"dense_float32": {}, "dense_bfloat16": {}} == {
+        "down": 5 * size,
+        "up": 50,
+        # One download went to a device that expired; three uploads had three bytes too many.
+        "wasted_down": size,
+        "wasted_up": 2 * 10 + 3 * 3,
+        "dense_float32": {},
+        "dense_bfloat16": {},
+    }
+    assert phone["bytes"]["dense_float32"]["down"] == 5 * 4 * task.config.layout.dim
+    assert phone["bytes"]["dense_bfloat16"]["up"] == 3 * 2 * task.config.layout.dim
+    assert phone["values_by_role"] == {"LORA_A": 0, "LORA_B": 9, "HEAD": 3}
+    assert phone["latest_evaluation"] == {
+        "round_number": 2,
+        "version": 1,
+        "correct": 3,
+        "total": 4,
+        "accuracy": 0.75,
+        "loss": 1.5,
+    }
+    assert totals["updates_accepted"] == 4
+    assert totals["bytes"]["down"] == 6 * size
+
+
+def test_a_task_without_devices_has_totals_of_no_tier(operator: Operator) -> None:
+    stored(operator.store, a_task(name="a-task"))
+
+    totals = operator.get("/v1/tasks/a-task/totals").json()
+
+    assert (totals["updates_accepted"], totals["tiers"]) == (0, [])
 
 
 def test_a_round_is_shown_by_its_number(operator: Operator, history: History) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from typer.testing import Result
 
 from admin_api.services import MAX_PAGE
 from aggregator_service.app.steer_task import SteerTask
@@ -18,7 +19,14 @@ from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.watching import states
 from flasc_core.layout import Role
 from flasc_core.methods import Flasc
-from tests.builders import a_device, a_privacy, an_assignment, an_update, stored
+from tests.builders import (
+    a_device,
+    a_privacy,
+    an_assignment,
+    an_update,
+    some_counts,
+    stored,
+)
 from tests.integration.cli.conftest import Terminal
 
 
@@ -26,6 +34,14 @@ def refusal(terminal: Terminal, *words: str) -> CliError:
     error = terminal.run(*words).exception
     assert isinstance(error, CliError)
     return error
+
+
+def tier_line(printed: Result, tier: str) -> dict[str, str]:
+    """A tier's row of a printed table, by the table's header."""
+    lines = [line.split("\t") for line in printed.stdout.splitlines()]
+    (header,) = [line for line in lines if line[0] == "tier"]
+    (row,) = [line for line in lines if line[0] == tier]
+    return dict(zip(header, row, strict=True))
 
 
 def test_a_device_is_enrolled_listed_and_revoked(terminal: Terminal) -> None:
@@ -60,18 +76,17 @@ def test_tiers_are_shown_with_what_their_masks_hold(terminal: Terminal) -> None:
         state=AssignmentState.ACCEPTED,
         tier="phone",
         values_by_role={Role.LORA_B: 3, Role.HEAD: 1},
+        evaluation=some_counts(correct=6, total=8),
     )
     stored(terminal.store, device, part, an_update(part))
-    lines = [
-        line.split("\t")
-        for line in terminal.run("round", "show", "a-task", "1").stdout.splitlines()
-    ]
-    (header,) = [line for line in lines if line[0] == "tier"]
-    (row,) = [line for line in lines if line[0] == "phone"]
-    shown = dict(zip(header, row, strict=True))
-    assert (shown["assigned"], shown["accepted"]) == ("1", "1")
-    assert shown["A / B / head up"] == "0 % / 75 % / 25 %"
-    assert shown["A / B / head down"].count("%") == 3
+    for words in (("round", "show", "a-task", "1"), ("task", "show", "a-task")):
+        shown = tier_line(terminal.run(*words), "phone")
+        assert (shown["assigned"], shown["accepted"]) == ("1", "1")
+        assert shown["A / B / head up"] == "0 % / 75 % / 25 %"
+        assert shown["accuracy"] == "0.75"
+    assert shown["of version"] == "0"
+    in_round = tier_line(terminal.run("round", "show", "a-task", "1"), "phone")
+    assert in_round["A / B / head down"].count("%") == 3
     (listed,) = terminal.ask("round", "show", "a-task", "1")["assignments"]
     assert listed["tier"] == "phone"
 
