@@ -26,8 +26,8 @@ class Flasc(Method):
     of it trains. With a `head_density` the head is ranked alone at that density, both ways and in
     every round; without one it is ranked with the rest. `upload_ranks_head` has it ranked with the
     rest on the way up all the same, as the authors' script for tiers does. Other densities fall by
-    `decay` every `decay_every` rounds and never keep less than one coordinate. Refuses
-    CONFIGURATION for settings out of range.
+    `decay` every `decay_every` rounds, those of uploads by an `upload_decay` where there is one,
+    and never keep less than one coordinate. Refuses CONFIGURATION for settings out of range.
     """
 
     name: ClassVar[str] = "flasc"
@@ -39,15 +39,25 @@ class Flasc(Method):
         bool, Setting(description="The head is ranked with the rest on the way up all the same.")
     ] = False
     decay: Factor = 1.0
+    upload_decay: Annotated[
+        float | None,
+        Setting(
+            above=0,
+            at_most=1,
+            description="What upload densities fall by; null: by decay, as downloads do.",
+        ),
+    ] = None
     decay_every: Positive = 1
     clip_norm: Annotated[float, Setting(at_least=0, description="0: no clipping.")] = 0.0
 
     def plan(self, layout: AdapterLayout, round_index: int) -> RoundPlan:
-        decay = self.decay ** (round_index // self.decay_every)
+        steps = round_index // self.decay_every
+        upload_decay = self.decay if self.upload_decay is None else self.upload_decay
         return RoundPlan(
-            download=keep_shares(layout, self._download(decay)),
+            download=keep_shares(layout, self._download(self.decay**steps)),
             upload=UploadRule(
-                groups=keep_shares(layout, self._upload(decay)), clip_norm=self.clip_norm
+                groups=keep_shares(layout, self._upload(upload_decay**steps)),
+                clip_norm=self.clip_norm,
             ),
         )
 

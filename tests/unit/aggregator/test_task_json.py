@@ -62,6 +62,7 @@ configs = st.builds(
         upload_density=shares,
         head_density=st.none() | shares,
         decay=shares,
+        upload_decay=st.none() | shares,
         decay_every=st.integers(1, 100),
         clip_norm=st.floats(min_value=0, allow_infinity=False),
     ),

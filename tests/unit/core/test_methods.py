@@ -105,6 +105,31 @@ def test_densities_decay_in_steps_and_keep_at_least_one_coordinate() -> None:
     assert counts == [8, 8, 4, 4, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("upload_decay", "uploads"),
+    [
+        (None, [32, 32, 16, 16, 8]),
+        (0.25, [32, 32, 8, 8, 2]),
+        # As the authors' script has it, whose decay is of downloads alone.
+        (1.0, [32, 32, 32, 32, 32]),
+    ],
+)
+def test_uploads_decay_by_a_factor_of_their_own_where_they_have_one(
+    upload_decay: float | None, uploads: list[int]
+) -> None:
+    method = Flasc(
+        download_density=1,
+        upload_density=0.5,
+        decay=0.5,
+        upload_decay=upload_decay,
+        decay_every=2,
+    )
+    layout = a_layout(a=32, b=32, head=0)
+    plans = [method.plan(layout, number) for number in range(5)]
+    assert [plan.download[0].count_in(layout) for plan in plans] == [64, 64, 32, 32, 16]
+    assert [plan.upload.max_count for plan in plans] == uploads
+
+
 def test_the_head_density_does_not_decay() -> None:
     method = Flasc(download_density=1, upload_density=1, head_density=0.5, decay=0.1)
     assert method.plan(a_layout(a=50, b=50, head=10), 1).upload.groups == (
@@ -158,6 +183,9 @@ def test_a_head_density_that_keeps_nothing_is_refused(density: float, refused: b
         {"head_density": 2},
         {"decay": 0},
         {"decay": 1.5},
+        {"upload_decay": 0},
+        {"upload_decay": 1.5},
+        {"upload_decay": math.nan},
         {"decay_every": 0},
         {"clip_norm": -1},
         {"clip_norm": math.inf},
@@ -345,6 +373,7 @@ def test_a_method_travels_as_json() -> None:
         head_density=1,
         upload_ranks_head=True,
         decay=0.98,
+        upload_decay=0.5,
         decay_every=5,
         clip_norm=1.5,
     )

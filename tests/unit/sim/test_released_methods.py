@@ -35,6 +35,10 @@ METHODS: dict[str, tuple[list[dict[str, Any]], Flags]] = {
     "flasc": ([flasc(0.25, 0.25)], Flags(dl_density=0.25, ul_density=0.25)),
     "flasc, down 1": ([flasc(1.0, 0.1)], Flags(ul_density=0.1)),
     "flasc, up 1": ([flasc(0.1, 1.0)], Flags(dl_density=0.1)),
+    "flasc, down decays": (
+        [flasc(1.0, 0.25, decay=0.8, upload_decay=1.0, decay_every=2)],
+        Flags(dl_density_decay=0.8, decay_freq=2, ul_density=0.25),
+    ),
     "sparse adapter": (
         [{"name": "sparse_adapter", "density": 0.25}],
         Flags(dl_density=0.25, server_freeze=True, client_freeze=True),
