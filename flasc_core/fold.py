@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ __all__ = ["GRID_BITS", "HEADROOM", "Accumulator", "Parts", "check_headroom", "t
 GRID_BITS: Final = 40
 # |sum of weight * value| stays below this, so that int64 cannot overflow.
 HEADROOM: Final = 2.0 ** (63 - GRID_BITS)
+# Weights travel as uint32, and no more devices than that are counted.
+_LARGEST_COUNT: Final = 2**32 - 1
 
 # A vector's ascending indices and values piece by piece, from the start at every call.
 Parts: TypeAlias = Callable[[], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
@@ -42,13 +45,26 @@ _CRC: Final = struct.Struct("<I")
 
 
 def check_headroom(max_weight: int, max_abs_value: float, largest_cohort: int) -> None:
-    """Refuse (CONFIGURATION) a task whose largest possible sum leaves the grid."""
+    """Refuse (CONFIGURATION) a task whose largest possible sum leaves the grid.
+
+    Each factor must be positive, and a number that its field can hold.
+    """
+    for name, count in (("max_weight", max_weight), ("largest_cohort", largest_cohort)):
+        if not 1 <= count <= _LARGEST_COUNT:
+            raise Refusal(
+                Reason.CONFIGURATION, f"{name} must lie between 1 and 2**32 - 1", field=name
+            )
     # Written so that NaN is refused too.
-    if not 0 < max_weight * max_abs_value * largest_cohort < HEADROOM:
+    if not 0 < max_abs_value < math.inf:
         raise Refusal(
             Reason.CONFIGURATION,
-            "max_weight * max_abs_value * largest_cohort must be above 0 and below 2**23; "
-            "lower one of them",
+            "max_abs_value must be above 0 and finite",
+            field="max_abs_value",
+        )
+    if max_weight * max_abs_value * largest_cohort >= HEADROOM:
+        raise Refusal(
+            Reason.CONFIGURATION,
+            "max_weight * max_abs_value * largest_cohort must be below 2**23; lower one of them",
             max_weight=max_weight,
             max_abs_value=max_abs_value,
             largest_cohort=largest_cohort,

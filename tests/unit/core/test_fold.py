@@ -207,7 +207,13 @@ def test_bytes_with_any_bit_changed_or_any_end_cut_are_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("weight", "value", "cohort"),
-    [(1, 64.0, 2**17 - 1), (127, 1.0, 65_536), (1, math.nextafter(2.0**23, 0), 1)],
+    [
+        (1, 64.0, 2**17 - 1),
+        (127, 1.0, 65_536),
+        (1, math.nextafter(2.0**23, 0), 1),
+        (2**32 - 1, 2.0**-20, 2),
+        (2, 2.0**-20, 2**32 - 1),
+    ],
 )
 def test_a_task_within_the_headroom_passes(weight: int, value: float, cohort: int) -> None:
     check_headroom(weight, value, cohort)
@@ -219,13 +225,38 @@ def test_a_task_within_the_headroom_passes(weight: int, value: float, cohort: in
         (1, 64.0, 2**17),
         (128, 1.0, 65_536),
         (1, 2.0**23, 1),
-        (0, 64.0, 1),
-        (1, 0.0, 1),
-        (1, math.nan, 1),
-        (1, math.inf, 1),
     ],
 )
 def test_a_task_beyond_the_headroom_is_refused(weight: int, value: float, cohort: int) -> None:
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(Refusal, match="below 2") as refusal:
         check_headroom(weight, value, cohort)
     assert refusal.value.reason is Reason.CONFIGURATION
+
+
+@pytest.mark.parametrize(
+    ("weight", "value", "cohort", "wrong"),
+    [
+        (0, 64.0, 1, "max_weight"),
+        # Two factors below 0 have a product above it.
+        (-1, -64.0, 65_536, "max_weight"),
+        (-1, 64.0, -5, "max_weight"),
+        # More than a uint32 holds.
+        (2**32, 2.0**-20, 1, "max_weight"),
+        pytest.param(10**400, 64.0, 1, "max_weight", id="a weight of 401 digits"),
+        (1, 64.0, 0, "largest_cohort"),
+        (1, -64.0, -5, "largest_cohort"),
+        (1, 2.0**-20, 2**32, "largest_cohort"),
+        pytest.param(1, 64.0, 10**400, "largest_cohort", id="a cohort of 401 digits"),
+        (1, 0.0, 1, "max_abs_value"),
+        (1, -64.0, 1, "max_abs_value"),
+        (1, math.nan, 1, "max_abs_value"),
+        (1, math.inf, 1, "max_abs_value"),
+    ],
+)
+def test_a_factor_of_the_headroom_that_is_out_of_range_is_refused_by_name(
+    weight: int, value: float, cohort: int, wrong: str
+) -> None:
+    with pytest.raises(Refusal, match=f"^{wrong} must") as refusal:
+        check_headroom(weight, value, cohort)
+    assert refusal.value.reason is Reason.CONFIGURATION
+    assert refusal.value.facts["field"] == wrong
