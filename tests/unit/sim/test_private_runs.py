@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flasc_sim.records import RoundRecord, read_records
@@ -35,6 +36,25 @@ def test_a_private_run_has_noise_of_its_own_and_the_same_each_time(tmp_path: Pat
     louder = a_run(*PRIVATE, "privacy.epsilon=50.0", "privacy.noise_multiplier=3.0")
     assert one["weights_sha256"] == again["weights_sha256"]
     assert one["weights_sha256"] != finished(tmp_path / "c", louder).result()["weights_sha256"]
+
+
+def test_every_round_has_noise_of_its_own() -> None:
+    """Devices learn next to nothing here, and the server averages: all that moves is noise."""
+    settings = a_run(
+        *PRIVATE,
+        "privacy.epsilon=50.0",
+        "training.learning_rate=1e-9",
+        'optimizer={"name": "sgd", "learning_rate": 1.0}',
+    )
+    simulation = Simulation(settings, a_workload())
+    versions = [simulation.federation.weights]
+    for _ in range(2):
+        simulation.advance()
+        versions.append(simulation.federation.weights)
+    first, second = np.diff(np.array(versions), axis=0)
+    assert first.std() > 0.01
+    assert second.std() > 0.01
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
 
 
 def test_a_fixed_cohort_has_the_size_of_the_goal_and_a_poisson_one_any_even_none(

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from client_sdk.file_lock import FileLock
 from flasc_sim.engine import MakeEngine, SerialEngine
+from flasc_sim.records import RoundRecord, read_records
 from flasc_sim.run_folder import RunFolder, run
 from flasc_sim.workload import AdapterShape, Workload
 from tests.support.tiny_model import a_base_model, a_peft_model
@@ -33,6 +34,40 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
         assert not folder.is_finished
     run(a_run(), a_workload, folder)
     assert bytes_of(folder) == whole
+
+
+SELF_PRUNING = a_run(
+    # With this seed all devices of the first tier that are drawn have stepped down after round 3.
+    "seed=4",
+    'method={"name": "hetlora_published", "rank": 2}',
+    'optimizer={"name": "sgd", "learning_rate": 1.0}',
+    "tiers="
+    + json.dumps(
+        [
+            {
+                "name": "high",
+                "method": {
+                    "name": "hetlora_published",
+                    "rank": 2,
+                    "prune_to": 1,
+                    "penalty": 1.0,
+                },
+            },
+            {"name": "low", "method": {"name": "hetlora_published", "rank": 1}},
+        ]
+    ),
+)
+
+
+def test_devices_that_stepped_down_stay_there_when_a_killed_run_goes_on(tmp_path: Path) -> None:
+    whole = finished(tmp_path / "whole", SELF_PRUNING)
+    tiers = [one.tier for one in read_records(whole.path / "rounds.parquet", RoundRecord)]
+    assert tiers == ["high", "low"] * 3 + ["low"] * 3
+    folder = RunFolder(path=tmp_path / "killed")
+    for after in range(1, 6):
+        killed(folder, SELF_PRUNING, after=after, checkpoint_every=1)
+    run(SELF_PRUNING, a_workload, folder)
+    assert bytes_of(folder) == bytes_of(whole)
 
 
 def test_a_run_goes_on_from_its_last_checkpoint_and_not_from_the_start(tmp_path: Path) -> None:
