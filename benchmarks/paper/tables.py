@@ -117,6 +117,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
                 "found-by-search",
                 "flasc-r4-1-4-int4",
                 "dense-r2-int4",
+                "flasc-1-16-head-int4",
                 "dense-r16-float32",
                 "flasc-1-16-float32",
             ),
@@ -125,7 +126,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             task="images",
             dense="images/dense-r16-float32",
             heading="CIFAR-10, 500 clients, Dir(0.1), MobileNet",
-            methods=(*_ALL, "dense-r16-float32"),
+            methods=(*_ALL, "rolora-averaging", "dense-r16-float32"),
         ),
         "natural": Table(
             task="natural",
