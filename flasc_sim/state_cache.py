@@ -18,6 +18,7 @@ from torch.utils.data import TensorDataset
 from client_sdk.peft_trainer import base_model_sha256
 from flasc_sim.cached_prefix import StoredStates, Texts, store_image_states, store_states
 from flasc_sim.datasets.images import DecodedImages
+from flasc_sim.numerics import Numerics
 
 __all__ = ["cached_image_states", "cached_states", "content_sha256", "token_rows"]
 
@@ -94,7 +95,8 @@ def _kept(
 
 
 def _key(model: nn.Module, layers: int, examples: Iterable[bytes]) -> str:
-    digest = hashlib.sha256(f"{_FORMAT}\n{layers}\n".encode())
+    # What they are computed on decides their last bits: models are not on a GPU yet.
+    digest = hashlib.sha256(f"{_FORMAT}\n{layers}\n{Numerics.of('cpu')}\n".encode())
     # It only looks at what is frozen, whether an adapter is on it or not.
     digest.update(base_model_sha256(cast("PeftModel", model)))
     for example in examples:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +135,51 @@ def test_computing_frozen_layers_once_changes_nothing(task: str, tmp_path: Path)
     assert (once_score.correct, once_score.total) == (always_score.correct, always_score.total)
     assert np.array_equal(again, once)
     assert again_score == once_score
+
+
+@pytest.mark.parametrize("task", ["cifar10", "newsgroups"])
+def test_states_that_other_threads_computed_are_not_read(task: str, tmp_path: Path) -> None:
+    options, sources = TASKS[task](tmp_path)
+    kept = replace(sources, cache=tmp_path / "cache")
+    load_workload(task, options, kept)
+    of_one = sorted((tmp_path / "cache").iterdir())
+    torch.set_num_threads(2)
+    try:
+        load_workload(task, options, kept)
+    finally:
+        torch.set_num_threads(1)
+    files = {*(tmp_path / "cache").iterdir()}
+    assert files > {*of_one}
+    load_workload(task, options, kept)
+    assert {*(tmp_path / "cache").iterdir()} == files
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="there are no others to compute by"
+)
+def test_states_that_other_instructions_computed_are_not_read(tmp_path: Path) -> None:
+    options, sources = newsgroups(tmp_path)
+    kept = replace(sources, cache=tmp_path / "cache")
+    load_workload("newsgroups", options, kept)
+    files = {*(tmp_path / "cache").iterdir()}
+    # Torch reads which it may use when it is imported.
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"""
+import torch
+from pathlib import Path
+from flasc_sim.workload import Sources, load_workload
+torch.set_num_threads(1)
+sources = Sources(data=Path({str(kept.data)!r}), cache=Path({str(kept.cache)!r}))
+load_workload("newsgroups", {options!r}, sources)
+""",
+        ],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": "default"},
+        check=True,
+    )
+    assert {*(tmp_path / "cache").iterdir()} > files
 
 
 def change_one_row(folder: Path) -> None:
