@@ -63,6 +63,8 @@ _ALL: Final = (
     "hetlora-rank-r1",
     "hetlora-norm-r1",
 )
+# Of a model without a head: it can not train alone, and where it is dense the rest is told already.
+_HEADLESS: Final = tuple(method for method in _ALL if "head" not in method.split("-"))
 # Each without noise, and then with more and more.
 _PRIVATE: Final = tuple(
     method + noise
@@ -188,7 +190,7 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(
             task="paper-reddit",
             dense="paper-reddit/dense-r16",
             heading="Reddit, its users, GPT-2",
-            methods=_ALL,
+            methods=_HEADLESS,
         ),
     }
 )

@@ -18,17 +18,25 @@ from benchmarks.paper.__main__ import main
 from benchmarks.paper.report import Run, family_of, summed_up
 from benchmarks.paper.tables import TABLES, plan_run
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
+from flasc_sim.settings import RunSettings
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
 WORDS = ("rocket orbit moon", "goal puck ice", "engine gear brake", "faith church prayer")
 
 
-def a_layout(rank: int = 16) -> AdapterLayout:
+# A language model tells the next token by the weights that it came with.
+HEADLESS = {"reddit"}
+
+
+def a_layout(settings: RunSettings) -> AdapterLayout:
+    """As a model of the run's workload has: its rank, and a head where there is one."""
+    rank = settings.adapter.rank
+    head = TensorSpec(name="head", shape=(8, 32), role=Role.HEAD)
     return AdapterLayout(
         tensors=(
             TensorSpec(name="a", shape=(rank, 32), role=Role.LORA_A),
             TensorSpec(name="b", shape=(32, rank), role=Role.LORA_B),
-            TensorSpec(name="head", shape=(8, 32), role=Role.HEAD),
+            *(() if settings.workload_name in HEADLESS else (head,)),
         )
     )
 
@@ -40,7 +48,7 @@ def test_every_run_of_a_table_is_a_task_that_could_be_made(table: str) -> None:
     for method in methods:
         settings = plan_run(table, method, 3)
         config = settings.task_config(
-            a_layout(settings.adapter.rank),
+            a_layout(settings),
             base_model_name="any",
             base_model_sha256=bytes(32),
             peft_config_json="{}",
