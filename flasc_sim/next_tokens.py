@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -42,6 +43,11 @@ class NextTokens(Dataset[tuple[list[int], list[int]]]):
     def inputs(self) -> list[tuple[list[int], int]]:
         """Return token ids as `store_states` takes them, beside a label that says nothing."""
         return [(tokens[:-1], 0) for tokens in self._token_ids]
+
+    def identity(self) -> Iterator[bytes]:
+        """Yield what tells these rows from any others, their last tokens too."""
+        for tokens in self._token_ids:
+            yield np.array(tokens, dtype="<i8").tobytes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -25,7 +25,7 @@ from flasc_sim.fields import read_fields
 from flasc_sim.language_model import LanguageModel, load_language_model
 from flasc_sim.models import DtypeName, load_tokenizer, with_lora
 from flasc_sim.next_tokens import NextTokens, PadNextTokens, StoredNextTokens
-from flasc_sim.state_cache import cached_states, content_sha256, token_rows
+from flasc_sim.state_cache import cached_states, content_sha256
 from flasc_sim.workload import AdapterShape, Sources, Workload
 
 __all__ = ["load", "read_options"]
@@ -86,7 +86,7 @@ def load(options: LanguageOptions, sources: Sources) -> Workload:
         train=made["train"],
         held_out=made["held_out"],
         content_sha256=content_sha256(
-            {name: token_rows(some.inputs()) for name, some in tokens.items()}, model
+            {name: some.identity() for name, some in tokens.items()}, model
         ),
         owners=_owners(table, rows["train"], tokens["train"]),
         build=partial(_build, options),

@@ -215,6 +215,40 @@ def test_what_is_in_a_row_is_a_part_of_the_identity(
     assert identity() != before
 
 
+def change_what_is_scored(folder: Path) -> None:
+    """Change the labels of rows that score, or the last token of texts: what models get stays."""
+    for file in folder.glob("eval_clients.json"):
+        file.write_text(file.read_text().replace("1 2 3 4", "1 2 3 5"))
+    for file in (*folder.glob("copy.parquet"), *folder.glob("corpus.parquet")):
+        table = pq.read_table(file)
+        labels = [
+            1 - row["label"] % 2 if row["split"] == "test" else row["label"]
+            for row in table.select(["label", "split"]).to_pylist()
+        ]
+        at = table.column_names.index("label")
+        pq.write_table(table.set_column(at, "label", pa.array(labels)), file)
+    for file in folder.glob("test-*"):
+        table = pq.read_table(file)
+        at = table.column_names.index("labels")
+        labels = table["labels"].to_pylist()
+        pq.write_table(table.set_column(at, "labels", pa.array(labels[::-1])), file)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_a_row_is_scored_by_is_a_part_of_the_identity(
+    task: str, cached: bool, tmp_path: Path
+) -> None:
+    options, sources = TASKS[task](tmp_path)
+
+    def identity() -> str:
+        return load_workload(task, {**options, "cached": cached}, sources).identity()
+
+    before = identity()
+    change_what_is_scored(tmp_path)
+    assert identity() != before
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_layers_that_are_computed_once_are_a_part_of_the_identity(
     task: str, tmp_path: Path
