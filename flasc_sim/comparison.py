@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from flasc_sim.records import EvaluationRecord, RoundRecord, read_records
+from flasc_sim.records import EvaluationRecord, read_records
 
 __all__ = [
     "Curve",
@@ -66,11 +66,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A configuration's accuracy after rounds, and the bytes both ways until then; seeds' means."""
+    """A configuration's accuracy after rounds, seeds' means."""
 
     name: str
     rounds: tuple[int, ...]
-    payload_bytes: tuple[float, ...]
     accuracies: tuple[float, ...]
 
 
@@ -130,14 +129,16 @@ def compare(runs: Sequence[Run]) -> list[Row]:
 
 
 def curve_of(name: str, runs: Sequence[Run]) -> Curve:
-    """Return the mean curve of a configuration's runs, over the rounds that all of them scored."""
+    """Return the mean curve of a configuration's runs, over the rounds that all of them scored.
+
+    Raises FileNotFoundError for a run whose folder lacks its evaluations.
+    """
     seen = [_scores(run) for run in runs if run.name == name]
     rounds = sorted(set.intersection(*(set(scores) for scores in seen)))
     return Curve(
         name=name,
         rounds=tuple(rounds),
-        payload_bytes=tuple(fmean(scores[done][1] for scores in seen) for done in rounds),
-        accuracies=tuple(fmean(scores[done][0] for scores in seen) for done in rounds),
+        accuracies=tuple(fmean(scores[done] for scores in seen) for done in rounds),
     )
 
 
@@ -203,23 +204,14 @@ def _mean_shares(results: Sequence[Mapping[str, Any]], name: str) -> dict[str, f
     return {role: fmean(shares[role] for shares in of_tiers) for role in of_tiers[0]}
 
 
-def _scores(run: Run) -> dict[int, tuple[float, float]]:
-    """Mean accuracy of the tiers, and bytes until then, by round."""
-    rounds = read_records(run.folder / "rounds.parquet", RoundRecord)
-    scores = read_records(run.folder / "evaluations.parquet", EvaluationRecord)
-    by_round: dict[int, list[float]] = {}
-    for score in scores:
-        by_round.setdefault(score.round, []).append(score.accuracy)
-    return {
-        done: (
-            fmean(accuracies),
-            float(
-                sum(
-                    record.payload_bytes_down + record.payload_bytes_up
-                    for record in rounds
-                    if record.round <= done
-                )
-            ),
+def _scores(run: Run) -> dict[int, float]:
+    """Mean accuracy of the tiers, by round."""
+    file = run.folder / "evaluations.parquet"
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{run.folder} has no {file.name}, which curves need: bring it back, or write no report"
         )
-        for done, accuracies in by_round.items()
-    }
+    by_round: dict[int, list[float]] = {}
+    for score in read_records(file, EvaluationRecord):
+        by_round.setdefault(score.round, []).append(score.accuracy)
+    return {done: fmean(accuracies) for done, accuracies in by_round.items()}

@@ -57,11 +57,12 @@ _COLUMNS: Final = (
 def write_report(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Write comparison.json, both figures as SVG and PNG, and report.html; equal runs, equal bytes.
 
-    Returns the files. Raises ValueError for runs that can not be compared.
+    Returns the files. Raises ValueError for runs that can not be compared, and FileNotFoundError
+    for one without its evaluations; no records of rounds are needed.
     """
     rows = compare(runs)
-    folder.mkdir(parents=True, exist_ok=True)
     curves = [curve_of(row.name, runs) for row in rows]
+    folder.mkdir(parents=True, exist_ok=True)
     by_bytes = [folder / f"accuracy-by-bytes.{kind}" for kind in ("svg", "png")]
     by_rounds = [folder / f"accuracy-by-rounds.{kind}" for kind in ("svg", "png")]
     with figure(*by_bytes) as drawn:

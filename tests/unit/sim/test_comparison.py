@@ -63,13 +63,13 @@ def test_rows_come_best_first(runs: Path) -> None:
     assert accuracies == sorted(accuracies, reverse=True)
 
 
-def test_a_curve_tells_bytes_until_each_round_that_was_scored(runs: Path) -> None:
+def test_a_curve_tells_the_mean_accuracy_after_each_round_that_was_scored(runs: Path) -> None:
     curve = curve_of("sparse <b>", find_runs([runs / "sparse"]))
     assert curve.rounds == (1, 2, 3)
-    assert curve.payload_bytes[0] < curve.payload_bytes[1] < curve.payload_bytes[2]
+    first, _, last = curve.accuracies
+    # A run's accuracy is the mean of its last two scores, two rounds apart.
     (row,) = compare(find_runs([runs / "sparse"]))
-    sent = row.payload_bytes_down + row.payload_bytes_up
-    assert curve.payload_bytes[2] == pytest.approx(sent, abs=1)
+    assert (first + last) / 2 == pytest.approx(row.accuracy)
 
 
 def test_one_name_for_two_configurations_is_refused(runs: Path, tmp_path: Path) -> None:
@@ -127,6 +127,25 @@ def test_the_page_stands_alone_and_names_are_text(runs: Path, tmp_path: Path) ->
     assert "src=" not in page
     assert 'href="http' not in page
     assert json.loads((tmp_path / "comparison.json").read_text())[0]["seeds"]
+
+
+def test_a_report_needs_no_records_of_rounds(runs: Path, tmp_path: Path) -> None:
+    kept = shutil.copytree(runs, tmp_path / "kept", ignore=shutil.ignore_patterns("rounds.*"))
+    one = write_report(find_runs([runs]), tmp_path / "one")
+    other = write_report(find_runs([kept]), tmp_path / "other")
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
+
+
+def test_a_run_whose_scores_are_missing_is_named_and_nothing_written(
+    runs: Path, tmp_path: Path
+) -> None:
+    kept = shutil.copytree(runs, tmp_path / "kept", ignore=shutil.ignore_patterns("evaluations.*"))
+    found = find_runs([kept])
+    assert compare(found) == compare(find_runs([runs]))
+    told = r"/seed1 has no evaluations\.parquet, .* bring it back, or write no report"
+    with pytest.raises(FileNotFoundError, match=told):
+        write_report(found, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
 
 
 def test_equal_runs_give_an_equal_report(runs: Path, tmp_path: Path) -> None:
