@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -19,10 +16,9 @@ from benchmarks.paper.report import Run, family_of, summed_up
 from benchmarks.paper.tables import TABLES, plan_run
 from flasc_core.layout import AdapterLayout, Role, TensorSpec
 from flasc_sim.settings import RunSettings
+from tests.support.tiny_corpus import write_corpus
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
-WORDS = ("rocket orbit moon", "goal puck ice", "engine gear brake", "faith church prayer")
-
 
 # A language model tells the next token by the weights that it came with.
 HEADLESS = {"reddit"}
@@ -135,20 +131,6 @@ def test_seeds_that_were_run_with_other_settings_make_no_row() -> None:
             summed_up([one, other], ["dense-r1"])
 
 
-def a_corpus(file: Path) -> None:
-    draw = np.random.default_rng(0)
-    labels = np.arange(400) % len(WORDS)
-    texts = [
-        f"{WORDS[label]} {draw.choice(WORDS[label].split())} {row}"
-        for row, label in enumerate(labels.tolist())
-    ]
-    split = ["train" if row < 320 else "test" for row in range(400)]
-    pq.write_table(
-        pa.table({"text": texts, "label": labels, "split": split, "author": np.arange(400) % 40}),
-        file,
-    )
-
-
 @pytest.fixture
 def _threads() -> Iterator[None]:
     """A table runs on one thread; the tests after it run as before."""
@@ -163,7 +145,7 @@ def _threads() -> Iterator[None]:
 )
 @pytest.mark.usefixtures("_threads")
 def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
-    a_corpus(tmp_path / "corpus.parquet")
+    write_corpus(tmp_path / "corpus.parquet", 400)
     folder, page = tmp_path / "runs", tmp_path / "page.md"
     page.write_text("Before.\n<!-- table newsgroups -->\nNone.\n<!-- end newsgroups -->\nAfter.\n")
     common = ["--data", str(tmp_path / "corpus.parquet"), "--folder", str(folder)]

@@ -7,15 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from benchmarks.studies import newsgroups, newsgroups_report
-
-WORDS = ("rocket orbit moon", "goal puck ice", "engine gear brake", "faith church prayer")
+from tests.support.tiny_corpus import write_corpus
 
 pytestmark = [
     pytest.mark.skipif(
@@ -24,17 +20,6 @@ pytestmark = [
     ),
     pytest.mark.timeout(600),
 ]
-
-
-def a_corpus(file: Path) -> None:
-    draw = np.random.default_rng(0)
-    labels = np.arange(200) % len(WORDS)
-    texts = [
-        f"{WORDS[label]} {draw.choice(WORDS[label].split())} {row}"
-        for row, label in enumerate(labels.tolist())
-    ]
-    split = ["train" if row < 160 else "test" for row in range(200)]
-    pq.write_table(pa.table({"text": texts, "label": labels, "split": split}), file)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +33,7 @@ def _threads() -> Iterator[None]:
 def test_a_study_goes_on_where_it_stopped_and_compares_with_dense(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a_corpus(tmp_path / "corpus.parquet")
+    write_corpus(tmp_path / "corpus.parquet", 200)
     runs, tables = tmp_path / "runs", tmp_path / "tables"
     tables.mkdir()
     settings = ("--data", str(tmp_path / "corpus.parquet"), "--folder", str(runs))
