@@ -32,8 +32,8 @@ class Checkpoint:
     """`workload` tells the data and the model that the run was begun with, `numerics` on what;
     `draws` is the state of the generator that draws cohorts.
 
-    `steps` are how many tiers down clients have asked to be, and `cpu_seconds` what all processes
-    that worked on the run took together.
+    `steps` are how many tiers down clients have asked to be, `participations` how many rounds they
+    were in, and `cpu_seconds` what all processes that worked on the run took together.
     """
 
     workload: str
@@ -41,6 +41,7 @@ class Checkpoint:
     standing: Standing
     draws: Mapping[str, Any]
     steps: Mapping[int, int]
+    participations: Mapping[int, int]
     rounds: tuple[RoundRecord, ...]
     evaluations: tuple[EvaluationRecord, ...]
     cpu_seconds: float
@@ -56,6 +57,7 @@ def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
         "round_index": standing.round_index,
         "draws": checkpoint.draws,
         "steps": checkpoint.steps,
+        "participations": checkpoint.participations,
         "rounds": [asdict(record) for record in checkpoint.rounds],
         "evaluations": [asdict(record) for record in checkpoint.evaluations],
         "cpu_seconds": checkpoint.cpu_seconds,
@@ -89,11 +91,17 @@ def read_checkpoint(file: Path) -> Checkpoint:
             ranked={int(version): values for version, values in ranked.items()},
         ),
         draws=said["draws"],
-        steps={int(client): steps for client, steps in said["steps"].items()},
+        steps=_by_client(said["steps"]),
+        # Files without them are of runs without a cap, which ask for none.
+        participations=_by_client(said.get("participations", {})),
         rounds=tuple(RoundRecord(**record) for record in said["rounds"]),
         evaluations=tuple(EvaluationRecord(**record) for record in said["evaluations"]),
         cpu_seconds=said["cpu_seconds"],
     )
+
+
+def _by_client(counts: Mapping[str, int]) -> dict[int, int]:
+    return {int(client): count for client, count in counts.items()}
 
 
 def _with_prefix(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -74,6 +74,8 @@ class Simulation:
         self.evaluations: Final = list(checkpoint.evaluations if checkpoint else ())
         # How many tiers down clients have asked to be.
         self._steps: Final = Counter(checkpoint.steps if checkpoint else ())
+        # How many rounds clients were in.
+        self._participations: Final = Counter(checkpoint.participations if checkpoint else ())
         if checkpoint is None:
             self.federation = Federation(self.config, self._initial_weights())
         else:
@@ -118,8 +120,8 @@ class Simulation:
         cohort = self._draw_cohort()
         assignments = {seat.tier: self.federation.open(seat.tier) for seat in cohort}
         updates = self._engine.train(assignments, cohort)
-        stepping = self._count_steps(cohort, updates)
-        report = self.federation.close(stepping, self._noise_seed())
+        counted = self._count(cohort, updates)
+        report = self.federation.close(counted, self._noise_seed())
         done = self.rounds_done
         self.rounds.extend(
             RoundRecord.of(done, tier, report.tiers[tier]) for tier in sorted(report.tiers)
@@ -127,11 +129,12 @@ class Simulation:
         if self.settings.evaluation.due(done, self.config.ending.rounds):
             self.evaluations.extend(self._evaluate(done, tier) for tier in self.tiers)
 
-    def _count_steps(
+    def _count(
         self, cohort: Iterable[Seat], updates: Iterable[DeviceUpdate]
     ) -> Iterator[DeviceUpdate]:
         for seat, update in zip(cohort, updates, strict=True):
             self._steps[seat.client] += update.steps_down
+            self._participations[seat.client] += 1
             yield update
 
     def checkpoint(self) -> Checkpoint:
@@ -141,6 +144,7 @@ class Simulation:
             standing=self.federation.standing,
             draws=self._draws.bit_generator.state,
             steps=dict(+self._steps),
+            participations=dict(self._participations),
             rounds=tuple(self.rounds),
             evaluations=tuple(self.evaluations),
             cpu_seconds=self.cpu_seconds,
@@ -173,12 +177,21 @@ class Simulation:
         if privacy is not None and privacy.mode is PrivacyMode.POISSON:
             chosen = np.flatnonzero(self._draws.random(clients) < goal / clients).tolist()
         else:
-            chosen = self._draws.choice(clients, goal, replace=False).tolist()
+            chosen = self._draws.choice(self._eligible(), goal, replace=False).tolist()
         seeds = self._draws.integers(2**63, size=len(chosen)).tolist()
         return [
             Seat(client=client, tier=self._tier_of(client), seed=seed)
             for client, seed in zip(chosen, seeds, strict=True)
         ]
+
+    def _eligible(self) -> Sequence[int]:
+        """Clients that may be in the next round: all but those that a cap on rounds keeps out."""
+        everybody = range(len(self._clients))
+        privacy = self.config.privacy
+        if privacy is None or privacy.max_participations is None:
+            return everybody
+        cap = privacy.max_participations
+        return [client for client in everybody if self._participations[client] < cap]
 
     def _tier_of(self, client: int) -> str:
         own = self.tiers[client % len(self.tiers)]

@@ -42,12 +42,25 @@ def _check_privacy(config: TaskConfig, clients: int | None) -> None:
     privacy, goal, rounds = config.privacy, config.policy.goal, config.ending.rounds
     if privacy is None:
         return
-    if not privacy.mode.draws:
-        raise ValueError("simulated cohorts are drawn: privacy.mode must be POISSON or FIXED_SIZE")
     if clients is not None and (privacy.population or 0) > clients:
         raise ValueError(f"privacy.population must be at most the {clients} clients")
+    cap = privacy.max_participations
+    if clients is not None and cap is not None:
+        _check_cap(cap, goal, rounds, clients)
     if privacy.affordable_rounds(goal, rounds) < rounds:
         raise ValueError(
             f"{rounds} rounds cost an epsilon of {privacy.epsilon_after(rounds, goal):.3g}, more "
             f"than privacy.epsilon, {privacy.epsilon:g}"
+        )
+
+
+def _check_cap(cap: int, goal: int, rounds: int, clients: int) -> None:
+    """Raises ValueError where rounds might use up so many clients that the last has too few."""
+    # Whoever was drawn: those that have no part left took it in rounds before the last.
+    used_up = (rounds - 1) * goal // cap if cap < rounds else 0
+    if clients < goal + used_up:
+        raise ValueError(
+            f"{rounds} rounds of {goal} clients, of which none takes part more than {cap} times, "
+            f"need {goal + used_up} clients, and there are {clients}; raise "
+            "privacy.max_participations, or lower policy.goal or ending.rounds"
         )
