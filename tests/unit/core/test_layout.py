@@ -48,6 +48,20 @@ def test_the_fingerprint_is_the_sha256_of_one_line_per_tensor() -> None:
     assert layout.fingerprint == hashlib.sha256(text.encode()).digest()
 
 
+def test_the_fingerprint_of_the_protocols_three_tensors_is_the_one_that_it_tells() -> None:
+    layout = AdapterLayout(
+        tensors=(
+            TensorSpec(name="layer.lora_A.weight", shape=(2, 4), role=Role.LORA_A),
+            TensorSpec(name="layer.lora_B.weight", shape=(3, 2), role=Role.LORA_B),
+            TensorSpec(name="head.bias", shape=(3,), role=Role.HEAD),
+        )
+    )
+    # docs/protocol.md.
+    assert layout.fingerprint.hex() == (
+        "bce95b59132115aaba07e1fb4fe40c61d53943a2cfaeff1d8036c4a8c79da54c"
+    )
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,30 @@ def test_the_digest_is_the_base_models_whatever_lora_and_head_are() -> None:
     model = a_peft_model()
     load_adapter_weights(model, start_of(model))
     assert digest == base_model_sha256(model)
+
+
+class Projection(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.proj.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+            self.proj.bias.copy_(torch.tensor([0.5, -1.0]))
+
+
+def test_the_digest_of_the_protocols_two_tensors_is_the_one_that_it_tells() -> None:
+    content = (
+        b"proj.bias float32 2\n"
+        + struct.pack("<2f", 0.5, -1)
+        + b"proj.weight float32 2x2\n"
+        + struct.pack("<4f", 1, 2, 3, 4)
+    )
+    model = get_peft_model(Projection(), LoraConfig(r=1, target_modules=["proj"]))
+    assert base_model_sha256(model) == sha256(content).digest()
+    # docs/protocol.md.
+    assert base_model_sha256(model).hex() == (
+        "e0ab1e97866ce99d6df6b96cd5ef69f11a503152d27f49e2b902ad650335fe9e"
+    )
 
 
 def test_the_digest_does_not_depend_on_which_modules_are_wrapped() -> None:
