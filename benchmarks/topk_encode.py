@@ -47,7 +47,7 @@ def main() -> None:
                 at_most=25,
                 worst=worst(f"encode_{name}_ns_per_nonzero", "1/16"),
             )
-            for name in ("plain", "int8", "int6")
+            for name in ENCODINGS
         ),
         *(
             Goal(

@@ -89,7 +89,8 @@ def _pack_shifted(gaps: NDArray[np.int64]) -> _Packed:
 
 def _ways(gaps: NDArray[np.int64]) -> tuple[tuple[int, Search], ...]:
     """Shifts, and what to look for in what is above them; the fewer gaps, the more to try."""
-    usual = min(MAX_SHIFT, max(0, int(np.log2(float(gaps.mean()) + 1)) - 3))
+    mean = int(gaps.sum()) / gaps.size
+    usual = min(MAX_SHIFT, max(0, int(np.log2(mean + 1)) - 3))
     # Where gaps cluster, short ones are frequent and their low bits not random at all.
     shifts = (usual,) if usual < 2 else (usual, usual - 1, max(0, usual - 3))
     ways = tuple((shift, HUFFMAN) for shift in shifts)
@@ -141,7 +142,8 @@ def _write_numbers(
 ) -> None:
     # The bytes of one significance are alike: signs and exponents repeat, mantissas do not.
     raw = numbers.tobytes()
-    planes = [raw[plane :: numbers.itemsize] for plane in range(numbers.itemsize)]
+    words = numbers.view(f"<u{numbers.itemsize}")
+    planes = [(words >> 8 * plane).astype(np.uint8).tobytes() for plane in range(words.itemsize)]
     segment.value_compression, segment.value_data = _shorter(raw, deflate(planes))
 
 
