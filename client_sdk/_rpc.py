@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Final, TypeVar
@@ -56,12 +56,14 @@ _Answer = TypeVar("_Answer")
 class CallLimits:
     """How long one attempt of a call may take.
 
-    `call_seconds` are a small call's; transfers get more by their size. `leaving_seconds` are those
-    of the last call of a device that is told to stop, which systems kill when they lose patience.
+    `call_seconds` are a small call's; transfers get more by their size. After `opening_seconds` an
+    upload begins without the service's word on its header. `leaving_seconds` are those of the last
+    call of a device that is told to stop, which systems kill when they lose patience.
     Every `look_seconds` a call that takes long looks whether it should go on.
     """
 
     call_seconds: float = 30.0
+    opening_seconds: float = 10.0
     leaving_seconds: float = 5.0
     look_seconds: float = 0.5
 
@@ -132,7 +134,11 @@ class DeviceService:
     def stream_update(
         self, header: pb.UpdateHeader, chunks: Iterable[pb.UpdateChunk], *, size_bytes: int
     ) -> pb.StreamUpdateResponse:
-        """Send the chunks once the service has taken the header; a refusal of it costs none."""
+        """Send the chunks once the service has taken the header; a refusal of it costs none.
+
+        A service that says nothing for `opening_seconds` gets them all the same: it is older than
+        that word, or something on the way holds it back.
+        """
         call = self._channel.stream_unary(
             _path("StreamUpdate"),
             request_serializer=pb.StreamUpdateRequest.SerializeToString,
@@ -142,10 +148,13 @@ class DeviceService:
 
         def messages() -> Iterator[pb.StreamUpdateRequest]:
             yield pb.StreamUpdateRequest(header=header)
-            # Waits for the service's word, or the end of the call.
-            if UPLOAD_OPEN in begun.result().initial_metadata():
-                for chunk in chunks:
-                    yield pb.StreamUpdateRequest(chunk=chunk)
+            # Comes with the service's word, or at the end of the call.
+            metadata = _in_thread(begun.result().initial_metadata)
+            with suppress(TimeoutError):
+                if UPLOAD_OPEN not in metadata.result(timeout=self._limits.opening_seconds):
+                    return
+            for chunk in chunks:
+                yield pb.StreamUpdateRequest(chunk=chunk)
 
         seconds = self._limits.transfer_seconds(size_bytes)
         with _translated():
@@ -169,7 +178,9 @@ class DeviceService:
         with _translated():
             responses = call(request, timeout=seconds, metadata=self._metadata)
             try:
-                while (response := self._answer(_next_of(responses))) is not None:
+                while (
+                    response := self._answer(_in_thread(lambda: next(responses, None)))
+                ) is not None:
                     yield response
                     # Only now: what has arrived is kept and counted.
                     self._check_stopped()
@@ -203,21 +214,19 @@ class DeviceService:
             under_way.cancel()
 
 
-def _next_of(
-    responses: Iterator[pb.DownloadAdapterResponse],
-) -> Future[pb.DownloadAdapterResponse | None]:
-    """Wait for it in a thread, since waiting for a call's next message has no timeout."""
-    future: Future[pb.DownloadAdapterResponse | None] = Future()
+def _in_thread(work: Callable[[], _Answer]) -> Future[_Answer]:
+    """Wait for what has no timeout of its own: a call's next message, or its metadata."""
+    future: Future[_Answer] = Future()
     # From here on nobody can cancel it but by the call.
     future.set_running_or_notify_cancel()
 
     def wait() -> None:
         try:
-            future.set_result(next(responses, None))
+            future.set_result(work())
         except Exception as error:  # noqa: BLE001 - told where the future is asked
             future.set_exception(error)
 
-    threading.Thread(target=wait, name="flasc-download", daemon=True).start()
+    threading.Thread(target=wait, name="flasc-call", daemon=True).start()
     return future
 
 

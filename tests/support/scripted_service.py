@@ -103,6 +103,8 @@ class Peer:
         self.announced_size_bytes = len(self.download)
         self.named_task_sha256: bytes | None = None
         self.window = (1.0, 2.0)
+        # Older services do not.
+        self.tells_open_uploads = True
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         # Before each message of a download.
         self.on_chunk: Callable[[], object] = lambda: None
@@ -216,7 +218,8 @@ class Peer:
         for part in parts:
             if part.WhichOneof("part") == "header":
                 header = part.header
-                context.send_initial_metadata((UPLOAD_OPEN,))
+                if self.tells_open_uploads:
+                    context.send_initial_metadata((UPLOAD_OPEN,))
                 continue
             if payload is None:
                 payload = self._begun(header, part.chunk.offset, context)

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from client_sdk import (
+    CallLimits,
     ConnectionFailed,
     Event,
     Participant,
@@ -23,6 +24,7 @@ from client_sdk.events import Downloaded, Retrying, Uploaded
 from flasc_core.errors import Reason, Refusal
 from flasc_core.pb.v1 import device_service_pb2 as pb
 from tests.integration.sdk.conftest import LAYOUT, Time
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.scripted_service import Fault, Peer, a_task_spec
 from tests.support.vector_trainer import VectorTrainer
 
@@ -271,6 +273,17 @@ def test_payloads_beyond_the_limit_are_streamed(
 
     assert [name for name in peer.calls if name.endswith("Update")] == [call]
     assert peer.payloads[0] == peer.payloads[1]
+
+
+def test_a_service_that_does_not_tell_that_an_upload_is_open_gets_it_all_the_same(
+    peer: Peer, join: Join
+) -> None:
+    peer.task_spec = a_task_spec(LAYOUT, max_unary_payload_bytes=1)
+    peer.tells_open_uploads = False
+    limits = CallLimits(call_seconds=PATIENCE_SECONDS, opening_seconds=0.05)
+    with join(call_limits=limits) as participant:
+        assert participant.step().outcome is StepOutcome.UPDATED
+    assert peer.calls.count("StreamUpdate") == 1
 
 
 def test_a_stream_with_a_lost_acknowledgement_is_repeated_byte_for_byte(
