@@ -26,7 +26,7 @@ from flasc_core.methods import (
     weigh,
 )
 from flasc_core.sparse import SparseVector
-from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode, quantize
+from flasc_core.wire import DecodeLimits, Encoding, decode_segments, encode, largest_written
 
 __all__ = ["Assignment", "DeviceUpdate", "TierWork"]
 
@@ -101,7 +101,7 @@ class TierWork:
         try:
             sent = apply_upload_rule(self._config.layout, update, self._assignment.upload)
             # As it is on the wire, where rounding may take a value past the limit.
-            largest = float(np.abs(quantize(sent, self._encoding).values).max())
+            largest = largest_written(sent, self._encoding)
         except Refusal as refusal:
             raise TrainingFailed(refusal.message) from refusal
         if largest > self._config.limits.max_abs_value:
