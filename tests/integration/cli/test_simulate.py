@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from flasc_cli.errors import CliError, ExitCode
 from flasc_cli.main import app
 from flasc_sim.settings import read_settings, read_table
 from tests.support.tiny_settings import a_settings_file
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "simulations"
 
@@ -25,13 +25,6 @@ SMALL = (
     *("--set", "ending.rounds=2", "--set", "policy.goal=2", "--set", "evaluation.every=1"),
     *("--set", "partition.min_examples=1"),
 )
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def a_corpus(file: Path) -> Path:

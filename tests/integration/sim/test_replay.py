@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-import torch
 
 from aggregator_service.app.set_tier import SetTier
 from aggregator_service.domain.tasks import BaseModel, Encodings, Ending, Tier
@@ -32,21 +30,14 @@ from tests.support.live import live_service
 from tests.support.seen import adapters_of, device_id_of
 from tests.support.tiny_workload import a_workload
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROUNDS = 10
 DEVICES = 4
 COHORT = 3
 SPARSE = Flasc(download_density=0.25, upload_density=0.25, head_density=1.0)
 SPARSEST = Flasc(download_density=1 / 16, upload_density=1 / 16, head_density=1.0)
 DENSE = Flasc(download_density=1.0, upload_density=1.0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums depend on how many threads share them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trainers() -> list[PeftTrainer]:
